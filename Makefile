@@ -1,0 +1,96 @@
+# Every target makes what it needs inside this folder, from a bare python3 (3.11 or newer).
+PYTHON ?= python3
+MODEL ?= examples/digits/model.yaml
+TIER ?=
+
+BIN := .venv/bin
+PY := $(BIN)/python
+PIP := $(BIN)/uv pip
+
+# A stamp says which lock the environment holds; it is remade when that lock changes.
+BOOTSTRAP := .venv/.bootstrap
+LOCAL := .venv/.local
+DEV := .venv/.dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup up test check bench lock crds clean \
+        check-format check-lint check-types check-layers check-spelling lock-check crds-check protocol-check
+
+help:  ## Say what the targets do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DEV)  ## Make .venv with everything a developer needs
+
+up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the foreground
+	$(BIN)/penstock up $(MODEL)
+
+test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
+	$(PY) -m tests.tiers $(TIER)
+
+check: check-format check-lint check-types check-layers check-spelling lock-check crds-check protocol-check  ## Format, lint, types, layers, spelling, drift of what is generated
+
+bench: $(DEV)  ## Measure, and write a report
+	$(PY) -m benchmarks
+
+lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to the newest versions)
+	requirements/compile . $(if $(UPGRADE),--upgrade)
+
+crds: $(DEV)  ## Write manifests/crds from operators/api
+	$(BIN)/penstock crds --output manifests/crds
+
+clean:  ## Remove caches and build output (.venv stays)
+	rm -rf build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find serving operators benchmarks tests examples -name __pycache__ -type d -exec rm -rf {} +
+
+check-format: $(DEV)
+	$(BIN)/ruff format --check --quiet .
+
+check-lint: $(DEV)
+	$(BIN)/ruff check --quiet .
+
+check-types: $(DEV)
+	$(BIN)/mypy
+
+check-layers: $(DEV)
+	$(BIN)/lint-imports --no-timings
+
+check-spelling: $(DEV)
+	$(BIN)/codespell
+
+lock-check: $(BOOTSTRAP)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir $$fresh/requirements \
+	  && cp pyproject.toml $$fresh/ && cp requirements/dev.txt $$fresh/requirements/ \
+	  && requirements/compile $$fresh && diff -ru --exclude=compile requirements $$fresh/requirements \
+	  && echo "locks: requirements/ agrees with pyproject.toml" \
+	  || { echo "locks: requirements/ does not follow from pyproject.toml; run 'make lock' and commit the result" >&2; exit 1; }
+
+crds-check: $(DEV)
+	$(BIN)/penstock crds --check manifests/crds
+
+protocol-check: $(DEV)
+	$(PY) -m serving.protocols.descriptors --check
+
+$(BOOTSTRAP): requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Penstock needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: it lacks the modules venv and ensurepip." >&2; \
+	  echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+$(LOCAL): requirements/local.txt pyproject.toml | $(BOOTSTRAP)
+	@echo "Installing $< into .venv"
+	@$(PIP) install --python $(PY) --quiet --require-hashes --requirement $<
+	@$(PIP) install --python $(PY) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements/dev.txt pyproject.toml | $(BOOTSTRAP)
+	@echo "Installing $< into .venv"
+	@$(PIP) sync --python $(PY) --quiet --require-hashes $<
+	@$(PIP) install --python $(PY) --quiet --no-deps --no-build-isolation --editable .
+	@touch $(LOCAL) $@
