@@ -1,0 +1,94 @@
+"""``Endpoint``: a stable URL over several Models."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from operators.api.base import APIObject, Name, Rule, Strict
+from operators.api.status import EndpointStatus
+
+
+class EndpointArm(Strict):
+    name: Name
+    """Name of the arm, as it appears in reports."""
+    model: Name
+    """The Model in the same namespace that answers for it."""
+    weight: Annotated[int, Field(ge=0, le=100)]
+    """Share of the requests, in percent; the weights of all arms add up to 100."""
+
+
+class Assignment(Strict):
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]
+    """Requests with the same value of this header always reach the same arm."""
+
+
+class Compare(Strict):
+    tolerance: Annotated[float, Field(ge=0)] = 0.001
+    """Greatest difference of outputs that counts as agreement."""
+
+
+class Shadow(Strict):
+    model: Name
+    """The Model that gets copies; its answers reach nobody."""
+    percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """Share of the requests to copy."""
+    compare: Compare | None = None
+    """How answers are compared."""
+
+
+class Experiment(Strict):
+    metric: Annotated[str, Field(max_length=64)]
+    """The reported outcome that decides."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Greatest probability of finding a difference where there is none."""
+
+
+class EndpointSpec(Strict):
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.arms.map(a, a.weight).sum() == 100",
+            "the weights of arms must add up to 100",
+            lambda self: sum(arm.weight for arm in self.arms) == 100,
+        ),
+    )
+    arms: Annotated[
+        tuple[EndpointArm, ...],
+        Field(
+            min_length=1,
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """Models behind this URL, each with its share."""
+    assignment: Assignment | None = None
+    """Sticky by a header; without it each request is assigned by itself."""
+    policy: Literal["fixed", "bandit"] = "fixed"
+    """Fixed keeps the weights; bandit moves them towards the better arm."""
+    shadow: Annotated[tuple[Shadow, ...], Field(max_length=8)] = ()
+    """Models that get copies of requests."""
+    experiment: Experiment | None = None
+    """The comparison of arms that is reported."""
+
+
+class Endpoint(APIObject):
+    """A stable URL over several Models, with shares, sticky assignment, shadows and experiments."""
+
+    plural: ClassVar[str] = "endpoints"
+    short_names: ClassVar[tuple[str, ...]] = ("pep",)
+    kind: Literal["Endpoint"] = "Endpoint"
+    spec: EndpointSpec
+    status: EndpointStatus = EndpointStatus()
+
+    def not_acted_on(self) -> tuple[str, ...]:
+        """Fields of the spec that are stored but not acted on yet, as paths."""
+        spec = self.spec
+        fields: dict[str, object] = {
+            "spec.policy": spec.policy == "bandit",
+            "spec.shadow": spec.shadow,
+            "spec.experiment": spec.experiment,
+        }
+        return tuple(path for path, value in fields.items() if value)
+
+

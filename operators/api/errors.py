@@ -1,0 +1,28 @@
+"""Errors of the operator side.
+
+OperatorError
+├── InvalidObject      an object cannot be accepted: names the object, each field, its value, the next step
+├── NotFound           an object that was asked for does not exist
+├── Conflict           somebody else changed the object since it was read
+└── Unreachable        the API, a child process or the router does not answer
+"""
+
+
+class OperatorError(Exception):
+    """Base of all errors that ``operators`` raises."""
+
+
+class InvalidObject(OperatorError):
+    """An object cannot be accepted; the message names object, field, value and next step."""
+
+
+class NotFound(OperatorError):
+    """The object does not exist."""
+
+
+class Conflict(OperatorError):
+    """The object changed since it was read; read it again and decide anew."""
+
+
+class Unreachable(OperatorError):
+    """The API, a child process or the router does not answer."""

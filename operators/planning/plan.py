@@ -1,0 +1,217 @@
+"""``plan``: from what was asked and what was seen to all that should exist, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+from collections.abc import Mapping, Sequence
+
+from operators.api.base import Condition
+from operators.api.endpoint import Endpoint
+from operators.api.model import Model
+from operators.api.plan import FULL_WEIGHT, Fetch, Observation, Plan, Route, Split, Workload
+from operators.api.runtime import ServingRuntimeSpec
+from operators.api.status import EndpointStatus, ModelStatus, RevisionStatus, VariantStatus
+from operators.planning import names, revisions, variants
+from operators.planning.conditions import condition
+
+
+def model(
+    model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation, now: datetime.datetime
+) -> Plan:
+    """Everything that should exist for ``model``. Pure: same arguments, same plan."""
+    resolved = variants.resolve(model, seen)
+    runtime = runtimes.get(model.spec.runtime)
+    wanted = None
+    if resolved.chosen and resolved.artifact and runtime:
+        at = revisions.timestamp(now)
+        wanted = revisions.target(model, resolved.chosen.name, resolved.artifact, runtime, at)
+    step = revisions.step(model, wanted, seen, now)
+    resolved = _with_refusal(resolved, step, seen, model)
+    status = _status(model, resolved, runtime is not None, step, seen, revisions.timestamp(now))
+    ready = next(c for c in status.conditions if c.type == "Ready")
+    return Plan(
+        fetches=resolved.fetches | {Fetch(r.recipe.uri, r.recipe.digest) for r in step.revisions},
+        workloads=tuple(_workload(model, r) for r in step.revisions if r.state in revisions.ALIVE),
+        route=Route(model.metadata.namespace, model.metadata.name, step.arms, "" if step.arms else ready.message),
+        status=status,
+        look_again_s=step.look_again_s,
+        reason=step.reason,
+    )
+
+
+def _workload(model: Model, revision: RevisionStatus) -> Workload:
+    recipe = revision.recipe
+    return Workload(
+        name=names.workload(model.metadata.name, revision.name, revision.variant),
+        namespace=model.metadata.namespace,
+        model=model.metadata.name,
+        revision=revision.name,
+        variant=revision.variant,
+        artifact=Fetch(recipe.uri, recipe.digest),
+        runtime=recipe.runtime,
+        replicas=model.spec.replicas,
+        resources=recipe.resources,
+    )
+
+
+def _with_refusal(
+    resolved: variants.Resolved, step: revisions.Step, seen: Observation, model: Model
+) -> variants.Resolved:
+    """Remember that the engine refused a variant, so that the next one is tried on the next tick."""
+    refusals: dict[str, str] = {}
+    for revision in step.revisions:
+        workload = seen.workloads.get(names.workload(model.metadata.name, revision.name, revision.variant))
+        if revision.state == "Failed" and workload is not None and workload.refused:
+            refusals[revision.variant] = revision.message
+    if not refusals:
+        return resolved
+    states = tuple(
+        state.model_copy(update={"state": "Refused", "reason": refusals[state.name]})
+        if state.state == "Selected" and state.name in refusals
+        else state
+        for state in resolved.variants
+    )
+    return dataclasses.replace(resolved, variants=states)
+
+
+def _status(
+    model: Model,
+    resolved: variants.Resolved,
+    has_runtime: bool,
+    step: revisions.Step,
+    seen: Observation,
+    at: str,
+) -> ModelStatus:
+    serving = next((r for r in step.revisions if r.state == "Serving"), None)
+    failed = next((r for r in step.revisions if r.state == "Failed"), None)
+    starting = next((r for r in step.revisions if r.state == "Starting"), None)
+    alive = [r for r in step.revisions if r.state in revisions.ALIVE]
+    observed = [seen.workloads.get(names.workload(model.metadata.name, r.name, r.variant)) for r in alive]
+    make = functools.partial(
+        condition, generation=model.metadata.generation, before=model.status.conditions, at=at
+    )
+    accepted = make("Accepted", *_accepted(model, has_runtime))
+    variants_ready = make("VariantsReady", *_variants_ready(model, resolved.variants))
+    rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
+    ready = make("Ready", *_ready(model, serving, rollout))
+    return ModelStatus(
+        observed_generation=model.metadata.generation,
+        conditions=(ready, accepted, variants_ready, rollout),
+        url=seen.url,
+        revision=serving.name if serving else "",
+        variant=serving.variant if serving else "",
+        replicas=sum(o.wanted for o in observed if o),
+        ready_replicas=sum(o.ready for o in observed if o),
+        selector=f"penstock.dev/model={model.metadata.name}",
+        sources=resolved.sources,
+        variants=resolved.variants,
+        revisions=step.revisions,
+    )
+
+
+_Verdict = tuple[bool | None, str, str]
+
+
+def _accepted(model: Model, has_runtime: bool) -> _Verdict:
+    name, runtime = model.metadata.name, model.spec.runtime
+    if not has_runtime:
+        next_step = "apply a ServingRuntime of that name, or use onnxruntime"
+        return False, "RuntimeNotFound", f"model {name}: spec.runtime {runtime!r} does not exist; {next_step}"
+    ignored = model.not_acted_on()
+    if ignored:
+        fields = ", ".join(ignored)
+        return True, "PartlyActedOn", f"model {name}: this version stores, but does not act on: {fields}"
+    return True, "Accepted", "every field of the spec is acted on"
+
+
+def _variants_ready(model: Model, states: Sequence[VariantStatus]) -> _Verdict:
+    selected = next((v for v in states if v.state == "Selected"), None)
+    details = "; ".join(f"variant {v.name}: {v.reason}" for v in states if v.state != "Selected")
+    if selected is not None:
+        return True, "Selected", f"variant {selected.name} is selected: {selected.reason}"
+    if any(v.state == "Preparing" for v in states):
+        return False, "Preparing", f"model {model.metadata.name}: {details}"
+    return False, "NoneUsable", f"model {model.metadata.name}: no variant can be served: {details}"
+
+
+def _rollout(
+    model: Model,
+    serving: RevisionStatus | None,
+    starting: RevisionStatus | None,
+    failed: RevisionStatus | None,
+    step: revisions.Step,
+    accepted: Condition,
+    variants_ready: Condition,
+) -> _Verdict:
+    name = model.metadata.name
+    for cause in (accepted, variants_ready):
+        if cause.status == "False":
+            return False, cause.reason, cause.message
+    if failed is not None:
+        return False, "RevisionFailed", (
+            f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}; "
+            f"see `penstock logs {name}`, then mend the spec or the artifact"
+        )
+    if starting is not None or serving is None:
+        revision = f"revision {starting.name} ({starting.variant})" if starting else "the first revision"
+        said = f": {starting.message}" if starting and starting.message else ""
+        return False, "Starting", f"model {name}: {revision} is starting{said}"
+    if any(r.state == "Draining" for r in step.revisions) or serving.weight != sum(a.weight for a in step.arms):
+        return False, "TrafficMoving", f"traffic is moving to revision {serving.name}"
+    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic"
+
+
+def _ready(model: Model, serving: RevisionStatus | None, rollout: Condition) -> _Verdict:
+    name = model.metadata.name
+    if serving is None:
+        return False, rollout.reason, rollout.message
+    if model.spec.replicas == 0:
+        return False, "NoReplicas", f"model {name}: spec.replicas is 0; set it to 1 or more to serve"
+    if serving.ready_replicas == 0:
+        said = f": {serving.message}" if serving.message else ""
+        return False, "NoReadyReplica", f"model {name}: no replica of revision {serving.name} answers{said}"
+    if serving.weight == 0:
+        return False, "NotRouted", f"model {name}: the router does not report revision {serving.name} yet"
+    if rollout.status == "False" and rollout.reason != "TrafficMoving":
+        return True, "ServingPrevious", f"revision {serving.name} goes on serving; {rollout.message}"
+    return True, "Serving", f"revision {serving.name} ({serving.variant}) serves"
+
+
+def endpoint(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: datetime.datetime) -> Plan:
+    """The split of traffic over an Endpoint's Models; arms that cannot answer get none, and the status says so."""
+    at = revisions.timestamp(now)
+    answering = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
+    shares = [(arm.model, arm.weight) for arm in endpoint.spec.arms if arm.model in answering and arm.weight]
+    missing = [arm for arm in endpoint.spec.arms if arm.weight and arm.model not in answering]
+    name, generation = endpoint.metadata.name, endpoint.metadata.generation
+    make = functools.partial(condition, generation=generation, before=endpoint.status.conditions, at=at)
+    ignored = ", ".join(endpoint.not_acted_on())
+    accepted = (
+        make("Accepted", True, "PartlyActedOn", f"endpoint {name}: this version does not act on: {ignored}")
+        if ignored
+        else make("Accepted", True, "Accepted", "every field of the spec is acted on")
+    )
+    lost = ", ".join(f"{arm.name} (model {arm.model}, weight {arm.weight})" for arm in missing)
+    if not shares:
+        ready = make("Ready", False, "NoArmAnswers", f"endpoint {name}: no arm has a serving model: {lost}")
+    elif missing:
+        ready = make("Ready", True, "ArmsMissing", f"endpoint {name}: these arms get no traffic: {lost}")
+    else:
+        ready = make("Ready", True, "Serving", "every arm has a serving model")
+    header = endpoint.spec.assignment.header if endpoint.spec.assignment else None
+    return Plan(
+        route=Split(endpoint.metadata.namespace, name, _scaled(shares), header),
+        status=EndpointStatus(observed_generation=generation, conditions=(ready, accepted), url=seen.url),
+    )
+
+
+def _scaled(shares: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """Weights in units of 0.01 % that add up to all of it; the last share takes what rounding leaves."""
+    total = sum(weight for _, weight in shares)
+    scaled = [(name, weight * FULL_WEIGHT // total) for name, weight in shares]
+    if scaled:
+        name, weight = scaled[-1]
+        scaled[-1] = (name, weight + FULL_WEIGHT - sum(w for _, w in scaled))
+    return tuple(scaled)

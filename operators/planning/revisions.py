@@ -1,0 +1,161 @@
+"""How one revision replaces the next without a failed request.
+
+A revision is named by a hash of all that makes it. At most three are alive: *Serving* has the traffic,
+*Starting* gets ready beside it, *Draining* finishes what it began. Traffic moves when every wanted replica of
+the new one answers; the old one's replicas go only when the router itself reports that none of its traffic and
+no request under way is left there. A new revision that fails stays *Failed* beside the old one, which goes on
+serving. What has served is kept as *Retired* up to the history limit, with its artifact, ready to go back to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+
+from operators.api.model import Model
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, Observation, WorkloadObserved
+from operators.api.runtime import ServingRuntimeSpec
+from operators.api.status import Recipe, RevisionStatus
+from operators.planning import names, runtimes
+
+START_DEADLINE_S = 120
+"""A revision that is not ready after this long is reported as failed; it is still tried."""
+DRAIN_LOOK_S = 1.0
+"""How often the router is asked whether an old revision has finished."""
+
+ALIVE = ("Serving", "Starting", "Failed", "Draining")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Revisions after this tick, newest first, and where traffic should go."""
+
+    revisions: tuple[RevisionStatus, ...]
+    arms: tuple[Arm, ...]
+    reason: str = ""
+    look_again_s: float | None = None
+
+
+def name(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpec) -> str:
+    """The revision's name: a hash of artifact, contract, engine and resources, not of how many replicas run."""
+    spec = model.spec
+    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else runtime.to_dict()
+    contract = spec.contract.to_dict() if spec.contract else None
+    return names.digest(
+        [artifact.uri, artifact.digest, variant, contract, spec.runtime, own_runtime, spec.resources.to_dict()]
+    )
+
+
+def target(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpec, now: str) -> RevisionStatus:
+    """The revision that ``model`` asks for, as it begins."""
+    assert artifact.digest is not None
+    recipe = Recipe(uri=artifact.uri, digest=artifact.digest, runtime=runtime, resources=model.spec.resources)
+    revision = name(model, variant, artifact, runtime)
+    return RevisionStatus(name=revision, variant=variant, recipe=recipe, state="Starting", since=now)
+
+
+def step(model: Model, wanted: RevisionStatus | None, seen: Observation, now: datetime.datetime) -> Step:
+    """Move ``model``'s revisions one tick on towards ``wanted`` (None: nothing new can be made now)."""
+    at = timestamp(now)
+    known = model.status.revisions
+    serving = next((r for r in known if r.state == "Serving"), None)
+    if wanted is None:
+        # What can no longer be made anew may still be served.
+        kept = [r for r in known if r.state != "Starting" and r.state != "Failed"]
+        return _finish(model, serving, kept, seen, at, "")
+    wanted = next((r for r in known if r.name == wanted.name), wanted)
+    others = [r for r in known if r.name != wanted.name]
+    if serving is not None and serving.name == wanted.name:
+        return _finish(model, serving, [serving, *_without_starts(others)], seen, at, "")
+
+    workload = seen.workloads.get(names.workload(model.metadata.name, wanted.name, wanted.variant))
+    if _ready(workload, model.spec.replicas):
+        wanted = _become(wanted, "Serving", at, "")
+        others = [_become(r, "Draining", at, "") if r.state == "Serving" else r for r in others]
+        moved = f"revision {wanted.name} ({wanted.variant}) is ready: all traffic moves to it"
+        return _finish(model, wanted, [wanted, *_without_starts(others)], seen, at, moved)
+
+    if wanted.state in ("Retired", "Draining"):
+        wanted = _become(wanted, "Starting", at, "")
+    look_again_s = None
+    if workload is not None and workload.refused:
+        wanted = _become(wanted, "Failed", at, workload.message)
+    else:
+        left_s = START_DEADLINE_S - (now - parse_time(wanted.since)).total_seconds()
+        if wanted.state == "Starting" and left_s <= 0:
+            wanted = _become(wanted, "Failed", at, _overdue(workload))
+        elif wanted.state == "Starting":
+            look_again_s = left_s
+            wanted = wanted.model_copy(update={"message": workload.message if workload else ""})
+    done = _finish(model, serving, [wanted, *_without_starts(others)], seen, at, "")
+    return dataclasses.replace(done, look_again_s=min(filter(None, (done.look_again_s, look_again_s)), default=None))
+
+
+def _finish(
+    model: Model,
+    serving: RevisionStatus | None,
+    revisions: Sequence[RevisionStatus],
+    seen: Observation,
+    at: str,
+    reason: str,
+) -> Step:
+    """Retire what the data plane is done with, apply the history limit, fill in what was seen."""
+    arms: tuple[Arm, ...] = ()
+    if serving is not None and model.spec.replicas > 0:
+        workload = names.workload(model.metadata.name, serving.name, serving.variant)
+        arms = (Arm(workload, serving.name, serving.variant, FULL_WEIGHT),)
+    result: list[RevisionStatus] = []
+    retired = 0
+    for revision in revisions:
+        workload = names.workload(model.metadata.name, revision.name, revision.variant)
+        if revision.state == "Draining" and _drained(workload, seen):
+            revision = _become(revision, "Retired", at, "")
+            reason = reason or f"revision {revision.name} has no traffic left and is retired"
+        if revision.state == "Retired":
+            retired += 1
+            if retired > model.spec.history_limit:
+                continue
+        observed = seen.workloads.get(workload)
+        weight = sum(arm.weight for arm in seen.route.arms if arm.workload == workload) if seen.route else 0
+        ready = observed.ready if observed else 0
+        result.append(revision.model_copy(update={"weight": weight, "ready_replicas": ready}))
+    draining = any(revision.state == "Draining" for revision in result)
+    return Step(tuple(result), arms, reason, DRAIN_LOOK_S if draining else None)
+
+
+def _ready(workload: WorkloadObserved | None, replicas: int) -> bool:
+    return workload is not None and workload.wanted == replicas and workload.ready >= replicas
+
+
+def _drained(workload: str, seen: Observation) -> bool:
+    if seen.route is None:
+        return False
+    return all(arm.workload != workload for arm in seen.route.arms) and not seen.route.in_flight.get(workload)
+
+
+def _without_starts(revisions: Sequence[RevisionStatus]) -> list[RevisionStatus]:
+    """An attempt that never served and is no longer wanted leaves nothing behind."""
+    return [r for r in revisions if r.state not in ("Starting", "Failed")]
+
+
+def _overdue(workload: WorkloadObserved | None) -> str:
+    words = workload.message if workload and workload.message else "it said nothing"
+    return f"not ready after {START_DEADLINE_S} s, and still being tried; its last words: {words}"
+
+
+def _become(revision: RevisionStatus, state: str, at: str, message: str) -> RevisionStatus:
+    if revision.state == state and revision.message == message:
+        return revision
+    since = revision.since if revision.state == state else at
+    return revision.model_copy(update={"state": state, "since": since, "message": message})
+
+
+def timestamp(now: datetime.datetime) -> str:
+    """RFC 3339 in UTC, to the second, as Kubernetes writes times."""
+    return now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """The time in an RFC 3339 text."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -1,0 +1,71 @@
+"""Observe, plan, act: the one loop both modes run, for one object at a time.
+
+Nothing here remembers anything: what must be remembered stands in ``.status``, so an operator killed anywhere
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+from collections.abc import Callable
+
+from operators.actuators.base import Actuator
+from operators.api.endpoint import Endpoint
+from operators.api.errors import InvalidObject
+from operators.api.model import Model
+from operators.api.plan import Key, Plan
+from operators.api.runtime import ServingRuntime, ServingRuntimeSpec
+from operators.planning import plan
+from operators.store.base import Store
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime.datetime]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconciler:
+    """Brings the world in line with one object; safe to call at any time, any number of times."""
+
+    store: Store
+    actuator: Actuator
+    clock: Clock
+    runtimes: dict[str, ServingRuntimeSpec]
+    """Built-in engines by name; a ServingRuntime of the same name takes precedence."""
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass for ``key``. Gives the seconds after which to look again, or None."""
+        decided = await self._plan(key)
+        if decided is None:
+            return None
+        await self.actuator.act(key, decided)
+        if decided.status is not None:
+            await self.store.update_status(key, decided.status)
+        if decided.reason:
+            log.info("plan key=%s decision=%r look_again_s=%s", key, decided.reason, decided.look_again_s)
+        return decided.look_again_s
+
+    async def _plan(self, key: Key) -> Plan | None:
+        try:
+            object_ = await self.store.get(key)
+        except InvalidObject as error:
+            # What served before goes on serving: an object that cannot be read is no reason to remove anything.
+            log.warning("invalid key=%s error=%s", key, error)
+            return None
+        seen = await self.actuator.observe(key)
+        if object_ is None or object_.metadata.deletion_timestamp is not None:
+            return Plan(reason="the object is gone" if seen.workloads else "")
+        match object_:
+            case Model():
+                runtimes = dict(self.runtimes)
+                for runtime in await self.store.list("ServingRuntime"):
+                    if isinstance(runtime, ServingRuntime):
+                        runtimes[runtime.metadata.name] = runtime.spec
+                return plan.model(object_, runtimes, seen, self.clock())
+            case Endpoint():
+                models = await self.store.list("Model", key.namespace)
+                return plan.endpoint(object_, [m for m in models if isinstance(m, Model)], seen, self.clock())
+            case _:
+                return None
