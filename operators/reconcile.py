@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 
 from operators.actuators.base import Actuator
+from operators.api.base import APIObject
 from operators.api.endpoint import Endpoint
 from operators.api.errors import InvalidObject
 from operators.api.model import Model
@@ -69,3 +70,25 @@ class Reconciler:
                 return plan.endpoint(object_, [m for m in models if isinstance(m, Model)], seen, self.clock())
             case _:
                 return None
+
+
+async def affected(key: Key, store: Store) -> list[Key]:
+    """Keys to look at when the object ``key`` changed: itself, and the objects that name it."""
+    match key.kind:
+        case "ServingRuntime":
+            models = await store.list("Model")
+            return [_key(m) for m in models if isinstance(m, Model) and m.spec.runtime == key.name]
+        case "Model":
+            endpoints = await store.list("Endpoint", key.namespace)
+            naming = [
+                _key(e)
+                for e in endpoints
+                if isinstance(e, Endpoint) and any(arm.model == key.name for arm in e.spec.arms)
+            ]
+            return [key, *naming]
+        case _:
+            return [key]
+
+
+def _key(object_: APIObject) -> Key:
+    return Key(object_.kind, object_.metadata.namespace, object_.metadata.name)

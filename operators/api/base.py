@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydantic
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 GROUP = "penstock.dev"
 VERSION = "v1alpha1"
@@ -47,6 +49,16 @@ class Strict(pydantic.BaseModel):
             if not rule.holds(self):
                 raise ValueError(rule.message)
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.rules:
+            rules = [{"rule": rule.cel, "message": rule.message} for rule in cls.rules]
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
+        return schema
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form with the API's names; fields that were not set are left out."""

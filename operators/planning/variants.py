@@ -31,7 +31,7 @@ def resolve(model: Model, seen: Observation) -> Resolved:
     """Artifacts and states of all variants of ``model``, and the one to serve."""
     pinned = {source.uri: source.digest for source in model.status.sources}
     unchanged = model.status.observed_generation == model.metadata.generation
-    refused = {
+    refused: dict[tuple[str, str | None], str] = {
         (v.name, v.digest): v.reason
         for v in model.status.variants
         if unchanged and v.state == "Refused" and v.digest

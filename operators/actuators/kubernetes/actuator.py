@@ -1,0 +1,107 @@
+"""``KubernetesActuator``: server-side apply of what a plan names, deletion of what it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from operators.actuators.kubernetes import drift, makers, observing
+from operators.actuators.kubernetes.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Children
+from operators.api.errors import Conflict
+from operators.api.kinds import parse
+from operators.api.model import Model
+from operators.api.plan import Key, Observation, Plan
+from operators.runtime.cache import Cache
+from operators.runtime.connection import Connection
+from operators.runtime.resource import Object, Resource, key_of
+
+
+@dataclasses.dataclass(frozen=True)
+class KubernetesActuator:
+    """Acts through ``connection`` on what ``children`` shows; ``owners`` holds the objects acted for, by kind."""
+
+    connection: Connection
+    owners: dict[str, Cache]
+    children: Children
+    fetch_image: str
+    router_url: str
+    """Where clients reach the router, without a trailing slash."""
+
+    async def observe(self, key: Key) -> Observation:
+        """Facts about ``key`` from the caches."""
+        route = self.children.config_maps.get(key.namespace, _route_name(key))
+        url = f"{self.router_url}/{key.namespace}/{key.name}/v2/models/{key.name}"
+        owner = self.owners[key.kind].get(key.namespace, key.name)
+        if key.kind != "Model" or owner is None:
+            return Observation(route=observing.route(route), url=url)
+        model = parse(owner)
+        assert isinstance(model, Model)
+        locations = [model.spec.source, *(v.source for v in model.spec.variants if v.source)]
+        labels = observing.labels(key.name)
+        workloads = {
+            key_of(deployment).name: observing.workload(
+                deployment,
+                self.children.pods.list(key.namespace, {makers.WORKLOAD_LABEL: key_of(deployment).name}),
+            )
+            for deployment in self.children.deployments.list(key.namespace, labels)
+        }
+        return Observation(
+            fetches=dict(observing.fetch(location) for location in locations),
+            workloads=workloads,
+            route=observing.route(route),
+            url=url,
+        )
+
+    async def act(self, key: Key, plan: Plan) -> None:
+        """Apply what differs; new replicas before the route, the route before anything is deleted.
+
+        The children of an object that is gone are left to the garbage collector, which follows ownership.
+        """
+        owner = self.owners[key.kind].get(key.namespace, key.name)
+        if owner is None or owner["metadata"].get("deletionTimestamp"):
+            return
+        reference = makers.owner(key, owner["metadata"]["uid"])
+        wanted: list[tuple[Resource, Cache, Object]] = []
+        for workload in plan.workloads:
+            deployment = makers.deployment(workload, reference, self.fetch_image)
+            wanted.append((DEPLOYMENTS, self.children.deployments, deployment))
+            wanted.append((SERVICES, self.children.services, makers.service(workload, reference)))
+        if plan.route is not None:
+            wanted.append((CONFIG_MAPS, self.children.config_maps, makers.route(plan.route, reference)))
+        for resource, cache, child in wanted:
+            await self._apply(resource, cache, child, owner["metadata"]["uid"])
+        names = {(resource, key_of(child)) for resource, _, child in wanted}
+        for resource, child in self._existing(key):
+            if (resource, key_of(child)) not in names:
+                await self.connection.delete(resource, child)
+
+    async def _apply(self, resource: Resource, cache: Cache, wanted: Object, owner_uid: str) -> None:
+        live = cache.get(*key_of(wanted))
+        if live is not None and not _owned_by(live, owner_uid):
+            kind, name = resource.kind, live["metadata"]["name"]
+            raise Conflict(
+                f"{kind} {name} exists and belongs to somebody else; rename it or the object that needs this name"
+            )
+        stamped = drift.stamped(wanted)
+        if live is None or drift.differs(stamped, live):
+            await self.connection.apply(resource, stamped)
+
+    def _existing(self, key: Key) -> Iterator[tuple[Resource, Object]]:
+        label = makers.MODEL_LABEL if key.kind == "Model" else makers.ENDPOINT_LABEL
+        labels = makers.MANAGED_BY | {label: key.name}
+        pairs = (
+            (DEPLOYMENTS, self.children.deployments),
+            (SERVICES, self.children.services),
+            (CONFIG_MAPS, self.children.config_maps),
+        )
+        for resource, cache in pairs:
+            for child in cache.list(key.namespace, labels):
+                yield resource, child
+
+
+def _owned_by(live: Object, uid: str) -> bool:
+    return any(reference.get("uid") == uid for reference in live["metadata"].get("ownerReferences", []))
+
+
+def _route_name(key: Key) -> str:
+    return f"{key.name}-route" if key.kind == "Model" else f"{key.name}-split"

@@ -1,0 +1,234 @@
+"""From a plan to Kubernetes objects: one pure function per child kind.
+
+Names are deterministic and every child is owned by the object it was made for, so that applying twice changes
+nothing and the garbage collector removes what is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlparse
+
+from operators.api.base import API_VERSION
+from operators.api.plan import Key, Route, Split, Workload
+from operators.api.resources import ComputeList
+from serving import contract
+from serving.contract import Env
+
+Object = dict[str, Any]
+
+MODEL_LABEL = "penstock.dev/model"
+ENDPOINT_LABEL = "penstock.dev/endpoint"
+WORKLOAD_LABEL = "penstock.dev/workload"
+REVISION_LABEL = "penstock.dev/revision"
+VARIANT_LABEL = "penstock.dev/variant"
+ROUTE_LABEL = "penstock.dev/route"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
+
+ROUTE_KEY = "route.json"
+STORAGE_SECRET = "penstock-storage"
+"""Secret of the Model's namespace whose keys, such as AWS_ACCESS_KEY_ID, a fetch gets as environment, where it exists."""
+
+_SOURCE_DIR = "/mnt/source"
+_NOBODY = 65532
+_KILL_GRACE_S = 7
+"""Left over after pre-stop sleep and drain, to end and be seen to have ended."""
+
+
+def owner(key: Key, uid: str) -> Object:
+    """The reference that makes ``key`` the owner of a child."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": key.kind,
+        "name": key.name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def deployment(workload: Workload, owner: Object, fetch_image: str) -> Object:
+    """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard."""
+    labels = _labels(workload)
+    spec: Object = {
+        "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image)},
+    }
+    if workload.replicas is not None:
+        spec["replicas"] = workload.replicas
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(workload, labels, owner),
+        "spec": spec,
+    }
+
+
+def service(workload: Workload, owner: Object) -> Object:
+    """A headless Service: its EndpointSlices tell the router which replicas are ready."""
+    ports = workload.runtime.ports
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(workload, _labels(workload), owner),
+        "spec": {
+            "clusterIP": "None",
+            "selector": {WORKLOAD_LABEL: workload.name},
+            "ports": [
+                {"name": "http", "port": ports.http, "targetPort": "http", "protocol": "TCP"},
+                {
+                    "name": "h2c",
+                    "port": ports.grpc,
+                    "targetPort": "h2c",
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
+        },
+    }
+
+
+def route(route: Route | Split, owner: Object) -> Object:
+    """The route as the router reads it; the router answers in an annotation of the same object."""
+    if isinstance(route, Route):
+        arms = [
+            {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight}
+            for a in route.arms
+        ]
+        body: Object = {"arms": arms, "message": route.message}
+        label = MODEL_LABEL
+    else:
+        body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
+        label = ENDPOINT_LABEL
+    name = f"{route.name}-{'route' if isinstance(route, Route) else 'split'}"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": route.namespace,
+            "labels": MANAGED_BY | {label: route.name, ROUTE_LABEL: route.name},
+            "ownerReferences": [owner],
+        },
+        "data": {ROUTE_KEY: json.dumps(body, sort_keys=True)},
+    }
+
+
+def _labels(workload: Workload) -> dict[str, str]:
+    return MANAGED_BY | {
+        MODEL_LABEL: workload.model,
+        REVISION_LABEL: workload.revision,
+        VARIANT_LABEL: workload.variant,
+        WORKLOAD_LABEL: workload.name,
+    }
+
+
+def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Object:
+    return {
+        "name": workload.name,
+        "namespace": workload.namespace,
+        "labels": labels,
+        "ownerReferences": [owner],
+    }
+
+
+def _pod(workload: Workload, fetch_image: str) -> Object:
+    mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
+    volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
+    uri, mounts = workload.artifact.uri, [mount]
+    source = urlparse(uri)
+    if source.scheme == "pvc":
+        claim = {"claimName": source.netloc, "readOnly": True}
+        volumes.append({"name": "source", "persistentVolumeClaim": claim})
+        mounts = [mount, {"name": "source", "mountPath": _SOURCE_DIR, "readOnly": True}]
+        uri = f"file://{_SOURCE_DIR}{source.path}"
+    fetch = ["fetch", "--uri", uri, "--digest", str(workload.artifact.digest), "--to", contract.MODEL_DIR]
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": contract.PRE_STOP_SLEEP_S + contract.DRAIN_TIMEOUT_S + _KILL_GRACE_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _NOBODY,
+            "runAsGroup": _NOBODY,
+            "fsGroup": _NOBODY,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [
+            {
+                "name": "fetch",
+                "image": fetch_image,
+                "args": fetch,
+                "env": _env({Env.TERMINATION_LOG: "/dev/termination-log"}),
+                "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
+                "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
+                "securityContext": _RESTRICTED,
+            }
+        ],
+        "containers": [_engine(workload, [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}])],
+        "volumes": volumes,
+    }
+
+
+_RESTRICTED: Object = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
+    runtime = workload.runtime
+    container: Object = {
+        "name": "engine",
+        "image": runtime.image,
+        "args": list(runtime.args),
+        "env": _env(
+            {
+                Env.MODEL: workload.model,
+                Env.NAMESPACE: workload.namespace,
+                Env.REVISION: workload.revision,
+                Env.VARIANT: workload.variant,
+                Env.MODEL_DIR: contract.MODEL_DIR,
+                Env.HOST: "0.0.0.0",
+                Env.HTTP_PORT: str(runtime.ports.http),
+                Env.GRPC_PORT: str(runtime.ports.grpc),
+                Env.TERMINATION_LOG: "/dev/termination-log",
+            }
+        ),
+        "ports": [
+            {"name": "http", "containerPort": runtime.ports.http, "protocol": "TCP"},
+            {"name": "h2c", "containerPort": runtime.ports.grpc, "protocol": "TCP"},
+        ],
+        "readinessProbe": {"httpGet": {"path": runtime.ready_path, "port": "http"}, "periodSeconds": 2},
+        "startupProbe": {
+            "httpGet": {"path": runtime.ready_path, "port": "http"},
+            "periodSeconds": 1,
+            "failureThreshold": 600,
+        },
+        "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 3},
+        "lifecycle": {"preStop": {"sleep": {"seconds": contract.PRE_STOP_SLEEP_S}}},
+        "resources": _compute(workload),
+        "securityContext": _RESTRICTED,
+        "volumeMounts": list(mounts),
+    }
+    if runtime.command:
+        container["command"] = list(runtime.command)
+    return container
+
+
+def _env(values: dict[Env, str]) -> list[Object]:
+    return [{"name": str(name), "value": value} for name, value in values.items()]
+
+
+def _compute(workload: Workload) -> Object:
+    resources = workload.resources
+    found = {"requests": _quantities(resources.requests), "limits": _quantities(resources.limits)}
+    return {kind: quantities for kind, quantities in found.items() if quantities}
+
+
+def _quantities(compute: ComputeList) -> dict[str, str]:
+    return {k: v for k, v in (("cpu", compute.cpu), ("memory", compute.memory)) if v is not None}

@@ -1,0 +1,31 @@
+"""The resources a cluster operator reads and writes, and the caches that follow them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from operators.api.base import GROUP, VERSION
+from operators.runtime.cache import Cache
+from operators.runtime.resource import Resource
+
+MODELS = Resource(GROUP, VERSION, "models", "Model")
+ENDPOINTS = Resource(GROUP, VERSION, "endpoints", "Endpoint")
+SERVING_RUNTIMES = Resource(GROUP, VERSION, "servingruntimes", "ServingRuntime", namespaced=False)
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+SERVICES = Resource("", "v1", "services", "Service")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+PODS = Resource("", "v1", "pods", "Pod")
+
+
+@dataclasses.dataclass(frozen=True)
+class Children:
+    """Caches of what the operator makes, and of the pods that come of it."""
+
+    deployments: Cache
+    services: Cache
+    config_maps: Cache
+    pods: Cache
+
+    def __iter__(self) -> Iterator[Cache]:
+        return iter((self.deployments, self.services, self.config_maps, self.pods))
