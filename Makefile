@@ -7,6 +7,9 @@ BIN := .venv/bin
 PY := $(BIN)/python
 PIP := $(BIN)/uv pip
 
+PROTOS = $(shell find serving -name '*.proto')
+protoc = $(PY) -m grpc_tools.protoc --proto_path=$(dir $(1)) --descriptor_set_out=$(2) $(1)
+
 # A stamp says which lock the environment holds; it is remade when that lock changes.
 BOOTSTRAP := .venv/.bootstrap
 LOCAL := .venv/.local
@@ -14,8 +17,8 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test check bench lock crds clean \
-        check-format check-lint check-types check-layers check-spelling lock-check crds-check protocol-check
+.PHONY: help setup up test check bench lock crds descriptors clean \
+        check-format check-lint check-types check-layers check-spelling lock-check crds-check descriptors-check
 
 help:  ## Say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +31,7 @@ up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
 	$(PY) -m tests.tiers $(TIER)
 
-check: check-format check-lint check-types check-layers check-spelling lock-check crds-check protocol-check  ## Format, lint, types, layers, spelling, drift of what is generated
+check: check-format check-lint check-types check-layers check-spelling lock-check crds-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
 
 bench: $(DEV)  ## Measure, and write a report
 	$(PY) -m benchmarks
@@ -38,6 +41,9 @@ lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to 
 
 crds: $(DEV)  ## Write manifests/crds from operators/api
 	$(BIN)/penstock crds --output manifests/crds
+
+descriptors: $(DEV)  ## Compile the .proto files of serving/ into the descriptor sets beside them
+	$(foreach proto,$(PROTOS),$(call protoc,$(proto),$(proto:.proto=.binpb)) &&) true
 
 clean:  ## Remove caches and build output (.venv stays)
 	rm -rf build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
@@ -53,7 +59,7 @@ check-types: $(DEV)
 	$(BIN)/mypy
 
 check-layers: $(DEV)
-	$(BIN)/lint-imports --no-timings
+	$(BIN)/lint-imports
 
 check-spelling: $(DEV)
 	$(BIN)/codespell
@@ -68,8 +74,10 @@ lock-check: $(BOOTSTRAP)
 crds-check: $(DEV)
 	$(BIN)/penstock crds --check manifests/crds
 
-protocol-check: $(DEV)
-	$(PY) -m serving.protocols.descriptors --check
+descriptors-check: $(DEV)
+	@$(foreach proto,$(PROTOS),$(call protoc,$(proto),/dev/stdout) | cmp - $(proto:.proto=.binpb) \
+	  || { echo "descriptors: $(proto:.proto=.binpb) is stale; run 'make descriptors' and commit it" >&2; exit 1; };) \
+	echo "descriptors: current"
 
 $(BOOTSTRAP): requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

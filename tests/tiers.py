@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from tests.rig import binaries
+
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = (sys.executable, "-m", "tests.rig.binaries")
-CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
 
 Environ = Mapping[str, str]
 Which = Callable[[str], str | None]
@@ -54,13 +56,12 @@ def haproxy(environ: Environ, which: Which) -> str | None:
 
 
 def control_plane(environ: Environ, which: Which) -> str | None:
-    """Binaries given by KUBEBUILDER_ASSETS, or Go to build them."""
-    assets = environ.get("KUBEBUILDER_ASSETS")
-    if assets is not None:
-        absent = [name for name in CONTROL_PLANE if not (Path(assets) / name).is_file()]
-        return f"KUBEBUILDER_ASSETS={assets} lacks {', '.join(absent)}" if absent else None
-    if which("go") is None:
-        return "needs go on PATH to build etcd and Kubernetes, or KUBEBUILDER_ASSETS naming their folder"
+    """Binaries given by KUBEBUILDER_ASSETS, and Go to build those that it lacks."""
+    given = environ.get("KUBEBUILDER_ASSETS")
+    names = [target.name for target in binaries.TARGETS]
+    absent = [name for name in names if not given or not (Path(given) / name).is_file()]
+    if absent and which("go") is None:
+        return f"needs go on PATH to build {', '.join(absent)}, or a KUBEBUILDER_ASSETS that has them"
     return None
 
 
@@ -150,38 +151,45 @@ def run(tier: Tier) -> Outcome:
     return judged(tier.name, done.returncode, written, time.monotonic() - started)
 
 
-def start_build(log: Path) -> subprocess.Popen[bytes]:
-    """Begin building the control plane at the lowest priority; its output goes to ``log``."""
+@contextlib.contextmanager
+def build(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The control plane's build, going on at the lowest priority for as long as the block lasts."""
+    command = ("nice", "-n", "19", sys.executable, "-m", "tests.rig.binaries")
     with log.open("wb") as out:
-        return subprocess.Popen(("nice", "-n", "19", *BUILD), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def finish(process: subprocess.Popen[bytes], log: Path) -> str | None:
+    """Wait for the build; why it failed, or None."""
+    if process.poll() is None:
+        print("\n--- waiting for the control plane to be built", flush=True)
+    if process.wait() == 0:
+        return None
+    said = log.read_text(errors="replace").strip()
+    print(f"\n{said}", flush=True)
+    first = next((line for line in said.splitlines() if line.startswith("error:")), "see above")
+    return f"the control plane cannot be built: {first.removeprefix('error: ')}"
 
 
 def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
     """Run the tiers in order, each either with pytest or with the reason why not."""
     missing = {tier.name: tier.missing(environ, which) for tier in tiers}
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="penstock-build-") as scratch:
-        log = Path(scratch) / "build.log"
+    with contextlib.ExitStack() as stack:
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-build-"))) / "log"
         wanted = any(tier.needs_build and missing[tier.name] is None for tier in tiers)
-        build = start_build(log) if wanted else None
-        try:
-            for tier in tiers:
-                reason = missing[tier.name]
-                if reason is not None:
-                    outcomes.append(not_run(tier.name, reason, environ))
-                    continue
-                if tier.needs_build and build is not None:
-                    print("\n--- waiting for the control plane's binaries", flush=True)
-                    if build.wait() != 0:
-                        print(log.read_text(errors="replace")[-8000:])
-                        ended = f"the build of the control plane ended with {build.returncode}, see above"
-                        outcomes.append(Outcome(tier.name, "failed", failed=1, reason=ended))
-                        continue
-                outcomes.append(run(tier))
-        finally:
-            if build is not None and build.poll() is None:
-                build.terminate()
-                build.wait()
+        process = stack.enter_context(build(log)) if wanted else None
+        for tier in tiers:
+            reason = missing[tier.name]
+            if reason is None and tier.needs_build and process is not None:
+                reason = finish(process, log)
+            outcomes.append(run(tier) if reason is None else not_run(tier.name, reason, environ))
     return outcomes
 
 

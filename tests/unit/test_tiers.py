@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiers import CONTROL_PLANE, Outcome, control_plane, judged, main, not_run, table
+from tests.rig import binaries
+from tests.tiers import Outcome, control_plane, judged, main, not_run, table
 
 
 def report(tests: int, failures: int = 0, errors: int = 0, skipped: int = 0) -> str:
@@ -63,20 +64,22 @@ def test_a_tier_that_cannot_run_is_a_failure_in_ci(environ: dict[str, str]) -> N
     )
 
 
-def test_a_control_plane_is_given_or_built_with_go() -> None:
+def test_a_control_plane_is_built_with_go() -> None:
     assert control_plane({}, lambda name: f"/usr/bin/{name}") is None
     assert control_plane({}, lambda name: None) == (
-        "needs go on PATH to build etcd and Kubernetes, or KUBEBUILDER_ASSETS naming their folder"
+        "needs go on PATH to build etcd, kube-apiserver, kube-controller-manager, kubectl, "
+        "or a KUBEBUILDER_ASSETS that has them"
     )
 
 
-def test_given_binaries_have_to_be_complete(tmp_path: Path) -> None:
+def test_a_control_plane_that_is_given_whole_needs_no_go(tmp_path: Path) -> None:
     environ = {"KUBEBUILDER_ASSETS": str(tmp_path)}
-    (tmp_path / "etcd").touch()
-    lacks = f"KUBEBUILDER_ASSETS={tmp_path} lacks kube-apiserver, kube-controller-manager"
-    assert control_plane(environ, lambda name: None) == lacks
-    for name in CONTROL_PLANE:
-        (tmp_path / name).touch()
+    for target in binaries.TARGETS[:-1]:
+        (tmp_path / target.name).touch()
+    assert control_plane(environ, lambda name: None) == (
+        "needs go on PATH to build kubectl, or a KUBEBUILDER_ASSETS that has them"
+    )
+    (tmp_path / binaries.TARGETS[-1].name).touch()
     assert control_plane(environ, lambda name: None) is None
 
 
