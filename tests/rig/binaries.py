@@ -1,0 +1,158 @@
+"""etcd, kube-apiserver, kube-controller-manager and kubectl: found, or built once from their Go modules.
+
+Looked for in the folder ``KUBEBUILDER_ASSETS`` first, where that is set (it usually has no
+kube-controller-manager), then in a cache folder that is named by everything a build depends on. What is
+missing is built there; the first build takes about 8 minutes on two cores, and processes that start at the
+same time wait for the one that builds.
+
+``python -m tests.rig.binaries`` does the same ahead of time and prints where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+MODULES = Path(__file__).parent / "go"
+KUBERNETES_VERSION = "v1.34.4"
+
+
+class NoBinaries(Exception):
+    """The binaries are not there and cannot be built; the message says what to install or set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One program, its package, the module it is built in, and how long that takes from nothing."""
+
+    name: str
+    package: str
+    module: str
+    minutes: float
+
+
+TARGETS = (
+    Target("etcd", "go.etcd.io/etcd/server/v3", "etcd", 1),
+    Target("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", "kubernetes", 5),
+    Target("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", "kubernetes", 1.5),
+    Target("kubectl", "k8s.io/kubernetes/cmd/kubectl", "kubernetes", 0.7),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Binaries:
+    """Where each program is."""
+
+    etcd: Path
+    kube_apiserver: Path
+    kube_controller_manager: Path
+    kubectl: Path
+
+
+def locate(environ: Mapping[str, str], say: Callable[[str], None]) -> Binaries:
+    """Find every program, building what is missing; ``say`` gets a line for each build.
+
+    Raises:
+        NoBinaries: something is missing and cannot be built.
+    """
+    assets = Path(environ["KUBEBUILDER_ASSETS"]) if environ.get("KUBEBUILDER_ASSETS") else None
+    cache = environ.get("PENSTOCK_CACHE") or (environ.get("XDG_CACHE_HOME") or "~/.cache") + "/penstock"
+    root = Path(cache).expanduser() / "rig"
+    paths = {}
+    for target in TARGETS:
+        provided = assets / target.name if assets else None
+        found = provided if provided and provided.is_file() else _cached(target, root, environ, say)
+        paths[target.name.replace("-", "_")] = found
+    return Binaries(**paths)
+
+
+def _cached(target: Target, root: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
+    go = shutil.which("go", path=environ.get("PATH"))
+    if go is None:
+        raise NoBinaries(
+            f"{target.name}: no `go` in PATH to build it with; install Go 1.26 or newer, or set "
+            f"KUBEBUILDER_ASSETS to a folder that holds {', '.join(t.name for t in TARGETS)}"
+        )
+    build_environ = {**environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    module = MODULES / target.module
+    folder = root / f"{target.module}-{_fingerprint(go, module, build_environ)}"
+    binary = folder / target.name
+    if binary.is_file():
+        return binary
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f"{target.name}.lock"):
+        if not binary.is_file():
+            say(f"building {target.package}, once: about {target.minutes:g} min on two cores")
+            _build(go, target, module, binary, build_environ)
+            say(f"built {binary}")
+    return binary
+
+
+def _flags(module: str) -> list[str]:
+    link = "-s -w"
+    if module == "kubernetes":
+        version = "k8s.io/component-base/version"
+        major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+        link += (
+            f" -X {version}.gitVersion={KUBERNETES_VERSION}"
+            f" -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+        )
+    return ["-trimpath", "-ldflags", link]
+
+
+def _fingerprint(go: str, module: Path, environ: Mapping[str, str]) -> str:
+    version = subprocess.run([go, "env", "GOVERSION"], env=environ, capture_output=True, check=True).stdout
+    parts = (
+        (module / "go.mod").read_bytes(),
+        (module / "go.sum").read_bytes(),
+        repr(_flags(module.name)).encode(),
+        version.strip(),
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
+
+
+def _build(go: str, target: Target, module: Path, binary: Path, environ: Mapping[str, str]) -> None:
+    with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
+        made = Path(folder) / target.name
+        command = [go, "build", *_flags(target.module), "-o", str(made), target.package]
+        done = subprocess.run(command, cwd=module, env=environ, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise NoBinaries(
+                f"{target.name}: `{' '.join(command)}` in {module} failed:\n{done.stderr[-2000:]}"
+            )
+        made.replace(binary)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """Print where the programs are, building them first where needed."""
+    try:
+        binaries = locate(os.environ, lambda line: print(line, file=sys.stderr, flush=True))
+    except NoBinaries as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for path in dataclasses.astuple(binaries):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
