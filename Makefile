@@ -2,6 +2,7 @@
 PYTHON ?= python3
 MODEL ?= examples/digits/model.yaml
 TIER ?=
+ARGS ?=
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -33,8 +34,8 @@ test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for
 
 check: check-format check-lint check-types check-layers check-spelling lock-check crds-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
 
-bench: $(DEV)  ## Measure, and write a report
-	$(PY) -m benchmarks
+bench: $(DEV)  ## Measure what "make up" serves (ARGS="--rate 200 --seconds 30")
+	$(PY) -m benchmarks $(ARGS)
 
 lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to the newest versions)
 	requirements/compile . $(if $(UPGRADE),--upgrade)
