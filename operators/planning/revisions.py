@@ -62,19 +62,18 @@ def step(model: Model, wanted: RevisionStatus | None, seen: Observation, now: da
     serving = next((r for r in known if r.state == "Serving"), None)
     if wanted is None:
         # What can no longer be made anew may still be served.
-        kept = [r for r in known if r.state != "Starting" and r.state != "Failed"]
-        return _finish(model, serving, kept, seen, at, "")
+        return _finish(model, serving, _let_go(model, known, seen, at), seen, at, "")
     wanted = next((r for r in known if r.name == wanted.name), wanted)
     others = [r for r in known if r.name != wanted.name]
     if serving is not None and serving.name == wanted.name:
-        return _finish(model, serving, [serving, *_without_starts(others)], seen, at, "")
+        return _finish(model, serving, [serving, *_let_go(model, others, seen, at)], seen, at, "")
 
     workload = seen.workloads.get(names.workload(model.metadata.name, wanted.name, wanted.variant))
     if _ready(workload, model.spec.replicas):
         wanted = _become(wanted, "Serving", at, "")
         others = [_become(r, "Draining", at, "") if r.state == "Serving" else r for r in others]
         moved = f"revision {wanted.name} ({wanted.variant}) is ready: all traffic moves to it"
-        return _finish(model, wanted, [wanted, *_without_starts(others)], seen, at, moved)
+        return _finish(model, wanted, [wanted, *_let_go(model, others, seen, at)], seen, at, moved)
 
     if wanted.state in ("Retired", "Draining"):
         wanted = _become(wanted, "Starting", at, "")
@@ -88,7 +87,7 @@ def step(model: Model, wanted: RevisionStatus | None, seen: Observation, now: da
         elif wanted.state == "Starting":
             look_again_s = left_s
             wanted = wanted.model_copy(update={"message": workload.message if workload else ""})
-    done = _finish(model, serving, [wanted, *_without_starts(others)], seen, at, "")
+    done = _finish(model, serving, [wanted, *_let_go(model, others, seen, at)], seen, at, "")
     return dataclasses.replace(done, look_again_s=min(filter(None, (done.look_again_s, look_again_s)), default=None))
 
 
@@ -134,9 +133,19 @@ def _drained(workload: str, seen: Observation) -> bool:
     return all(arm.workload != workload for arm in seen.route.arms) and not seen.route.in_flight.get(workload)
 
 
-def _without_starts(revisions: Sequence[RevisionStatus]) -> list[RevisionStatus]:
-    """An attempt that never served and is no longer wanted leaves nothing behind."""
-    return [r for r in revisions if r.state not in ("Starting", "Failed")]
+def _let_go(
+    model: Model, revisions: Sequence[RevisionStatus], seen: Observation, at: str
+) -> list[RevisionStatus]:
+    """Attempts that are no longer wanted leave nothing behind, unless the router still reports one."""
+    kept = []
+    for revision in revisions:
+        if revision.state in ("Starting", "Failed"):
+            workload = names.workload(model.metadata.name, revision.name, revision.variant)
+            if seen.route is None or _drained(workload, seen):
+                continue
+            revision = _become(revision, "Draining", at, "")
+        kept.append(revision)
+    return kept
 
 
 def _overdue(workload: WorkloadObserved | None) -> str:

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+from operators.api.endpoint import Endpoint
+from operators.api.model import Model
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Observation, Plan, Route, Split
+from operators.api.status import ModelStatus
+from operators.planning import names, plan
+from tests.unit.operators.planning.world import RUNTIMES, START, World, digest, model
+
+
+def serving_world() -> World:
+    world = World(model())
+    world.settle()
+    return world
+
+
+def workload_of(world: World, index: int = 0) -> str:
+    revision = world.model.status.revisions[index]
+    return names.workload("digits", revision.name, revision.variant)
+
+
+def test_a_new_model_is_fetched_started_and_not_routed_until_it_is_ready() -> None:
+    world = World(model())
+    decided = world.tick()
+    (revision,) = world.model.status.revisions
+    (workload,) = decided.workloads
+    message = f"model digits: revision {revision.name} (default) is starting"
+    assert decided.route == Route("default", "digits", (), message)
+    assert decided.fetches == {Fetch("s3://models/a.onnx", digest("a"))}
+    assert workload.artifact == Fetch("s3://models/a.onnx", digest("a"))
+    assert workload.name == f"digits-{revision.name}-default"
+    assert world.condition("Ready") == ("False", "Starting")
+    assert world.condition("VariantsReady") == ("True", "Selected")
+
+
+def test_a_model_whose_replicas_answer_and_whose_route_is_reported_is_ready() -> None:
+    world = serving_world()
+    (revision,) = world.model.status.revisions
+    assert world.asked == (Arm(workload_of(world), revision.name, "default", FULL_WEIGHT),)
+    assert (revision.state, revision.weight, revision.ready_replicas) == ("Serving", FULL_WEIGHT, 1)
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("RolloutComplete") == ("True", "Complete")
+    assert world.model.status.url == "http://router/v2/models/digits"
+
+
+def test_a_settled_model_gives_the_same_plan_at_any_later_time() -> None:
+    world = serving_world()
+    first = world.tick()
+    world.now += datetime.timedelta(days=1)
+    assert world.tick() == first
+
+
+def test_traffic_moves_to_the_next_revision_when_it_is_ready_and_the_old_one_stays_until_it_is_idle() -> None:
+    world = serving_world()
+    old = workload_of(world)
+    world.edit(model("b"))
+    world.tick()
+    new = workload_of(world)
+    assert world.states() == [("b", "Starting"), ("a", "Serving")]
+    assert [arm.workload for arm in world.asked] == [old]
+    assert set(world.workloads) == {old, new}
+
+    world.workloads[new] = dataclasses.replace(world.workloads[new], ready=1)
+    world.tick()
+    assert world.states() == [("b", "Serving"), ("a", "Draining")]
+    assert [arm.workload for arm in world.asked] == [new]
+    assert set(world.workloads) == {old, new}, "the router still sends traffic to the old one"
+
+    world.report(in_flight={old: 1})
+    world.tick()
+    assert world.states() == [("b", "Serving"), ("a", "Draining")]
+    assert world.condition("RolloutComplete") == ("False", "TrafficMoving")
+
+    world.report()
+    world.tick()
+    assert world.states() == [("b", "Serving"), ("a", "Retired")]
+    assert set(world.workloads) == {new}
+
+
+def test_what_served_before_goes_on_serving_while_the_next_revision_is_refused() -> None:
+    world = serving_world()
+    old = workload_of(world)
+    world.edit(model("b"))
+    world.tick()
+    world.refuse(workload_of(world), "model.onnx is truncated; export it again")
+    world.tick()
+    world.tick()
+    assert [arm.workload for arm in world.asked] == [old]
+    assert world.condition("Ready") == ("True", "ServingPrevious")
+    assert world.condition("RolloutComplete") == ("False", "NoneUsable")
+    assert world.message("RolloutComplete") == (
+        "model digits: no variant can be served: variant default: model.onnx is truncated; export it again"
+    )
+    assert set(world.workloads) == {old}
+    assert world.tick() == world.tick()
+
+
+def test_going_back_to_the_earlier_spec_serves_the_retired_revision_again() -> None:
+    world = serving_world()
+    first = world.model.status.revision
+    world.edit(model("b"))
+    world.settle()
+    world.edit(model("a"))
+    world.settle()
+    assert world.model.status.revision == first
+    assert world.states() == [("a", "Serving"), ("b", "Retired")]
+
+
+def test_retired_revisions_keep_their_artifacts_up_to_the_history_limit() -> None:
+    world = World(model("a", historyLimit=1))
+    world.settle()
+    for letter in "bcd":
+        world.edit(model(letter, historyLimit=1))
+        world.settle()
+    assert world.states() == [("d", "Serving"), ("c", "Retired")]
+    kept = {Fetch(f"s3://models/{letter}.onnx", digest(letter)) for letter in "cd"}
+    assert world.tick().fetches == kept
+
+
+def test_a_new_number_of_replicas_is_no_new_revision() -> None:
+    world = serving_world()
+    revision = world.model.status.revision
+    world.edit(model("a", replicas=3))
+    decided = world.settle()
+    assert world.model.status.revision == revision
+    assert [w.replicas for w in decided.workloads] == [3]
+
+
+def test_no_replicas_means_no_traffic_and_a_message_that_says_so() -> None:
+    world = serving_world()
+    world.edit(model("a", replicas=0))
+    decided = world.settle()
+    message = "model digits: spec.replicas is 0; set it to 1 or more to serve"
+    assert decided.route == Route("default", "digits", (), message)
+    assert world.condition("Ready") == ("False", "NoReplicas")
+
+
+def test_the_next_variant_is_tried_when_the_engine_refuses_the_first() -> None:
+    int8 = {"name": "int8", "source": {"uri": "s3://models/b.onnx", "digest": digest("b")}}
+    world = World(model("a", variants=[{"name": "fp32"}, int8]))
+    world.tick()
+    world.refuse(workload_of(world), "operator Foo is unknown")
+    world.tick()
+    world.settle()
+    assert world.model.status.variant == "int8"
+    assert [(v.name, v.state, v.reason) for v in world.model.status.variants] == [
+        ("fp32", "Refused", "operator Foo is unknown"),
+        ("int8", "Selected", "first variant that can be served"),
+    ]
+
+
+def test_a_wrong_digest_is_a_condition_and_starts_nothing() -> None:
+    world = World(model())
+    world.fetched["s3://models/a.onnx"] = FetchObserved(FetchState.REFUSED, message="digest is X, expected Y")
+    decided = world.tick()
+    assert decided.workloads == ()
+    assert world.condition("Ready") == ("False", "NoneUsable")
+    expected = "model digits: no variant can be served: variant default: digest is X, expected Y"
+    assert world.message("VariantsReady") == expected
+
+
+def test_storage_that_does_not_answer_is_waited_for() -> None:
+    world = World(model())
+    unavailable = FetchObserved(FetchState.UNAVAILABLE, message="s3://models: connection refused")
+    world.fetched["s3://models/a.onnx"] = unavailable
+    world.tick()
+    assert world.condition("VariantsReady") == ("False", "Preparing")
+    world.fetched.clear()
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_a_source_without_digest_is_pinned_to_what_was_found_first() -> None:
+    world = World(model(source={"uri": "s3://models/a.onnx"}))
+    world.settle()
+    revision = world.model.status.revision
+    assert [(s.uri, s.digest) for s in world.model.status.sources] == [("s3://models/a.onnx", digest("a"))]
+    world.edit(model(source={"uri": "s3://models/a.onnx"}, replicas=2))
+    world.settle()
+    assert world.model.status.revision == revision
+
+
+def test_a_revision_that_is_not_ready_in_time_is_reported_and_still_tried() -> None:
+    world = World(model())
+    decided = world.tick()
+    assert decided.look_again_s == 120
+    world.now += datetime.timedelta(seconds=121)
+    world.tick()
+    assert world.states() == [("a", "Failed")]
+    assert world.condition("RolloutComplete") == ("False", "RevisionFailed")
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_an_unknown_runtime_is_a_condition_that_names_it() -> None:
+    world = World(model(runtime="tritn"))
+    world.tick()
+    assert world.condition("Accepted") == ("False", "RuntimeNotFound")
+    assert world.message("Ready") == (
+        "model digits: spec.runtime 'tritn' does not exist; apply a ServingRuntime of that name, or use onnxruntime"
+    )
+
+
+def test_fields_that_are_not_acted_on_are_named_in_the_status() -> None:
+    passes = [{"quantize": {"mode": "dynamic"}}]
+    variants = [{"name": "fp32"}, {"name": "int8", "passes": passes}]
+    world = World(model(variants=variants, rollout={"steps": [{"weight": 5, "for": "2m"}]}))
+    world.settle()
+    assert world.condition("Accepted") == ("True", "PartlyActedOn")
+    expected = "model digits: this version stores, but does not act on: spec.rollout, spec.variants[int8].passes"
+    assert world.message("Accepted") == expected
+    assert [(v.name, v.state) for v in world.model.status.variants] == [("fp32", "Selected"), ("int8", "NotMade")]
+
+
+def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None:
+    world = serving_world()
+    name = workload_of(world)
+    world.workloads[name] = dataclasses.replace(world.workloads[name], ready=0, restarts=1)
+    world.tick()
+    assert world.condition("Ready") == ("False", "NoReadyReplica")
+    assert [arm.workload for arm in world.asked] == [name]
+
+
+def endpoint(**spec: object) -> Endpoint:
+    arms = [{"name": "control", "model": "a", "weight": 90}, {"name": "challenger", "model": "b", "weight": 10}]
+    return Endpoint.model_validate({"metadata": {"name": "reader"}, "spec": {"arms": arms, **spec}})
+
+
+def named(name: str, revision: str) -> Model:
+    status = ModelStatus(revision=revision)
+    base = model()
+    return base.model_copy(update={"metadata": base.metadata.model_copy(update={"name": name}), "status": status})
+
+
+def test_an_endpoint_splits_traffic_over_its_models() -> None:
+    decided = plan.endpoint(
+        endpoint(assignment={"header": "x-user"}), [named("a", "r1"), named("b", "r2")], Observation(), START
+    )
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), "x-user")
+
+
+def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_is_named() -> None:
+    decided = plan.endpoint(endpoint(), [named("a", "r1"), named("b", "")], Observation(), START)
+    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None)
+    assert decided.status is not None
+    assert [(c.type, c.status, c.reason, c.message) for c in decided.status.conditions][0] == (
+        "Ready",
+        "True",
+        "ArmsMissing",
+        "endpoint reader: these arms get no traffic: challenger (model b, weight 10)",
+    )
+
+
+def test_planning_reads_nothing_but_its_arguments() -> None:
+    world = serving_world()
+    first: Plan = plan.model(world.model, RUNTIMES, world.observation(), world.now)
+    assert plan.model(world.model, RUNTIMES, world.observation(), world.now) == first
