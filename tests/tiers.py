@@ -173,8 +173,7 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> str | None:
         return None
     said = log.read_text(errors="replace").strip()
     print(f"\n{said}", flush=True)
-    first = next((line for line in said.splitlines() if line.startswith("error:")), "see above")
-    return f"the control plane cannot be built: {first.removeprefix('error: ')}"
+    return f"the control plane cannot be built, see above: {said.splitlines()[-1] if said else 'no reason given'}"
 
 
 def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
