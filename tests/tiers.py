@@ -173,7 +173,8 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> str | None:
         return None
     said = log.read_text(errors="replace").strip()
     print(f"\n{said}", flush=True)
-    return f"the control plane cannot be built, see above: {said.splitlines()[-1] if said else 'no reason given'}"
+    last = said.splitlines()[-1] if said else f"its build ended with {process.returncode}"
+    return f"the control plane cannot be built: {last}"
 
 
 def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
