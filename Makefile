@@ -8,6 +8,9 @@ BIN := .venv/bin
 PY := $(BIN)/python
 PIP := $(BIN)/uv pip
 
+# Trust what the machine trusts, as pip does: behind a proxy uv's own list of authorities is not enough.
+export UV_SYSTEM_CERTS ?= 1
+
 PROTOS = $(shell find serving -name '*.proto')
 protoc = $(PY) -m grpc_tools.protoc --proto_path=$(dir $(1)) --descriptor_set_out=$(2) $(1)
 
