@@ -2,7 +2,7 @@
 
 ::
 
-    ClusterError
+    ClusterError (an OperatorError)
     ├── BadConfiguration   no usable kubeconfig or service account
     ├── Unreachable        no answer, or an answer that broke off: try again
     ├── Garbled            an answer that is not what the protocol says: start afresh
@@ -19,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from operators.api.errors import OperatorError
 
-class ClusterError(Exception):
+
+class ClusterError(OperatorError):
     """Any failure to speak with the cluster."""
 
 

@@ -2,9 +2,9 @@
 
 Rules act on requests to come: the first rule that matches one decides what happens to it. ``streams`` are the
 watches under way, to be frozen, cut or written into. Every request is kept in ``requests`` with the code that
-its client saw. Plain HTTP towards the client, TLS towards the API server; headers and tokens pass unchanged.
+its client saw. Plain HTTP towards the client, TLS towards the API server; headers pass unchanged.
 
-A rule's effect is a coroutine over an ``Exchange``, so that a test can do anything at any point of a request::
+A rule's effect is a coroutine over an ``Exchange``, so a test can do anything at any point of a request::
 
     proxy.add(Rule(lists("configmaps"), answer(503)))                  # until the rule is removed
     proxy.add(Rule(watches("configmaps"), answer(410), times=1))
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 HOP_BY_HOP = {"connection", "host", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -38,6 +39,8 @@ class Request:
     path: str
     watch: bool
     token: str
+    at: float
+    """By the clock of the event loop."""
     status: int = 0
 
 
@@ -46,15 +49,14 @@ class Stream:
 
     def __init__(self, request: Request, client: web.StreamResponse, abort: Callable[[], None]) -> None:
         self.request = request
-        self.lines = 0
         self._client = client
         self._abort = abort
-        self._frozen = False
+        self.frozen = False
         self._cut_within_next = False
 
     def freeze(self) -> None:
         """Keep the connection open and pass nothing on any more."""
-        self._frozen = True
+        self.frozen = True
 
     async def inject(self, line: bytes) -> None:
         """Send a line of our own to the client."""
@@ -69,13 +71,13 @@ class Stream:
         self._cut_within_next = True
 
     async def pass_on(self, line: bytes) -> None:
-        if self._frozen:
+        if self.frozen:
             return
         if self._cut_within_next:
             await self._client.write(line[: len(line) // 2])
             self._abort()
+            return
         await self._client.write(line)
-        self.lines += 1
 
 
 class Exchange:
@@ -91,7 +93,7 @@ class Exchange:
     @contextlib.asynccontextmanager
     async def _sent(self) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {k: v for k, v in self._incoming.headers.items() if k.lower() not in HOP_BY_HOP}
-        target = self._proxy.target + self._incoming.raw_path
+        target = URL(self._proxy.target + self._incoming.raw_path, encoded=True)
         async with self._proxy.session.request(
             self._incoming.method, target, headers=headers, data=self._body, ssl=self._proxy.tls
         ) as response:
@@ -136,7 +138,7 @@ class Exchange:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         await stream.pass_on(line + b"\n")
-                if stream._frozen:
+                if stream.frozen:
                     await asyncio.Event().wait()
                 await client.write_eof(rest)
             finally:
@@ -220,7 +222,7 @@ class FaultProxy:
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
         token = incoming.headers.get("Authorization", "").partition(" ")[2]
         watch = incoming.query.get("watch", "") in ("true", "1")
-        request = Request(incoming.method, incoming.path, watch, token)
+        request = Request(incoming.method, incoming.path, watch, token, asyncio.get_running_loop().time())
         self.requests.append(request)
         exchange = Exchange(self, request, incoming, await incoming.read())
         for rule in self._rules:
