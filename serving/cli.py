@@ -1,0 +1,154 @@
+"""The command line: ``serve``, ``catalog`` and ``fetch``. The environment is read here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving import contract
+from serving.contract import Env, Exit
+from serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from serving.server import Listen
+
+_LAST_WORDS_BYTES = 4096
+"""What Kubernetes keeps of a termination message."""
+
+
+def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
+    """Runs one command and gives its exit code (``contract.Exit``)."""
+    try:
+        options = _parser(env).parse_args(argv)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return int(options.run(options, env))
+    except ServingError as error:
+        sys.stderr.write(f"{error}\n")
+        _last_words(env, str(error))
+        return int(error.exit)
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="penstock", description="Penstock's model server.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve models over REST and gRPC")
+    serve.add_argument("paths", nargs="*", type=Path, metavar="PATH",
+                       default=[Path(env.get(Env.MODEL_DIR, contract.MODEL_DIR))],
+                       help="model file, folder with one, folder of numbered versions, or folder of such models "
+                       "(default: %(default)s)")  # fmt: skip
+    serve.add_argument("--name", default=env.get(Env.MODEL), help="name of the model, where there is only one")
+    _listening(serve, env)
+    serve.add_argument("--grpc-port", type=_port, default=env.get(Env.GRPC_PORT, str(contract.GRPC_PORT)),
+                       help="port for gRPC over HTTP/2; 0 takes a free one (default: %(default)s)")  # fmt: skip
+    serve.add_argument("--max-pending", type=_positive, default=128,
+                       help="requests that may wait for one model before more are refused (default: %(default)s)")  # fmt: skip
+    serve.add_argument("--inference-timeout-s", type=_seconds, default=30.0,
+                       help="longest time from a request to its answer, and of the trial at start (default: %(default)s)")  # fmt: skip
+    serve.set_defaults(run=_serve)
+
+    catalog = commands.add_parser("catalog", help="answer for models that have no server")
+    catalog.add_argument("--index", type=Path, required=True, help="JSON file that lists the models")
+    _listening(catalog, env)
+    catalog.set_defaults(run=_catalog)
+
+    fetch = commands.add_parser("fetch", help="copy a model to this machine and check its digest")
+    fetch.add_argument("--uri", required=True, help="path or fsspec URI of a file or folder")
+    fetch.add_argument("--digest", help="sha256:HEX that it must have")
+    where = fetch.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", type=Path, metavar="DIR", help="folder to copy into; new or empty")
+    where.add_argument("--store", type=Path, metavar="DIR", help="folder in which a folder sha256-HEX is made")
+    fetch.set_defaults(run=_fetch)
+    return parser
+
+
+def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
+    parser.add_argument(
+        "--host", default=env.get(Env.HOST, "0.0.0.0"), help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument("--http-port", type=_port, default=env.get(Env.HTTP_PORT, str(contract.HTTP_PORT)),
+                        help="port for REST; 0 takes a free one (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--max-request-bytes", type=_positive, default=64 * 2**20,
+                        help="largest request, packed or unpacked (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--settle-s", type=_seconds, default=0.0,
+                        help="how long to go on accepting after SIGTERM (default: %(default)s)")  # fmt: skip
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; expected a number from 0 to 65535")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 up")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0 up")
+    return value
+
+
+def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int | None) -> Listen:
+    from serving.http.plane import Limits
+    from serving.server import Listen
+
+    headers = {contract.REVISION_HEADER: env.get(Env.REVISION), contract.VARIANT_HEADER: env.get(Env.VARIANT)}
+    return Listen(
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=grpc_port,
+        limits=Limits(max_request_bytes=options.max_request_bytes, max_held_bytes=4 * options.max_request_bytes),
+        settle_s=options.settle_s,
+        identity={name: value for name, value in headers.items() if value},
+    )
+
+
+def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import server
+
+    serving = server.Serving(tuple(options.paths), options.name, options.max_pending, options.inference_timeout_s)
+    return server.serve(_listen(options, env, options.grpc_port), serving)
+
+
+def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import server
+
+    return server.serve_catalog(_listen(options, env, None), options.index)
+
+
+def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import storage
+
+    fetched = storage.fetch(options.uri, options.digest, to=options.to, store=options.store)
+    text = json.dumps(
+        {"digest": fetched.digest, "path": str(fetched.path), "bytes": fetched.bytes, "files": fetched.files}
+    )
+    sys.stdout.write(text + "\n")
+    _last_words(env, text)
+    return Exit.OK
+
+
+def _last_words(env: Mapping[str, str], text: str) -> None:
+    log = env.get(Env.TERMINATION_LOG)
+    if log:
+        try:
+            Path(log).write_bytes(text.encode()[:_LAST_WORDS_BYTES])
+        except OSError as error:
+            sys.stderr.write(f"{log} could not be written ({error.strerror}); its content would have been: {text}\n")

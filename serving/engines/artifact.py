@@ -1,0 +1,38 @@
+"""Which engine loads which file, by the file's suffix. Engines are imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import stat
+from pathlib import Path
+from typing import cast
+
+from serving.engines.base import Engine
+from serving.errors import ArtifactRefused
+
+SUFFIXES = {
+    ".onnx": "serving.engines.onnxruntime",
+    ".identity.json": "serving.engines.identity",
+}
+
+
+def suffix(path: Path) -> str | None:
+    """The suffix by which an engine knows the file; None when no engine does."""
+    return next((known for known in SUFFIXES if path.name.endswith(known) and path.name != known), None)
+
+
+def load(path: Path) -> Engine:
+    """The engine with this file loaded; ArtifactRefused says what is wrong with it."""
+    known = suffix(path)
+    if known is None:
+        raise ArtifactRefused(f"{path} is no artifact this server can load; expected {' or '.join(SUFFIXES)}")
+    try:
+        real = path.resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except OSError as error:
+        raise ArtifactRefused(f"{path} cannot be read ({error.strerror}); check the path") from error
+    if not regular:
+        raise ArtifactRefused(f"{path} is no regular file; give the model file itself")
+    if real.stat().st_size == 0:
+        raise ArtifactRefused(f"{path} is empty; fetch or export the model again")
+    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real))

@@ -1,0 +1,58 @@
+"""The seam between the server and whatever computes: an engine holds one loaded artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from serving.tensors import Array, Signature
+
+
+class Interrupt:
+    """Stops one running inference from another thread."""
+
+    __slots__ = ("_stop", "fired")
+
+    def __init__(self) -> None:
+        self.fired = False
+        self._stop: Callable[[], None] | None = None
+
+    def arm(self, stop: Callable[[], None]) -> None:
+        """Called by the engine with what stops it; at once when the interrupt has already fired."""
+        self._stop = stop
+        if self.fired:
+            stop()
+
+    def fire(self) -> None:
+        """Asks the engine to stop; harmless when it has ended."""
+        self.fired = True
+        if self._stop is not None:
+            self._stop()
+
+
+class Engine(Protocol):
+    """One loaded artifact. ``infer`` may be called by one thread at a time."""
+
+    @property
+    def platform(self) -> str:
+        """The name under which model metadata shows the engine, as Triton writes it."""
+
+    @property
+    def signature(self) -> Signature:
+        """The inputs it needs and the outputs it gives."""
+
+    @property
+    def may_loop(self) -> bool:
+        """Whether the time of an inference can depend on the values of its inputs without bound."""
+
+    def infer(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt | None = None
+    ) -> list[Array]:
+        """The outputs asked for, in that order, as C-contiguous arrays.
+
+        ``inputs`` fit the signature. InvalidInput or InferenceFailed when it cannot be computed;
+        after ``interrupt`` fired it raises one of them soon.
+        """
+
+    def close(self) -> None:
+        """Frees what the engine holds."""

@@ -1,0 +1,127 @@
+"""The built-in engine: ONNX Runtime on the CPUs this process may use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from serving.engines import cpu, onnx_screen
+from serving.engines.base import Interrupt
+from serving.errors import ArtifactRefused, InferenceFailed, InvalidInput
+from serving.tensors import Array, Signature, TensorSpec
+
+DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_ONLY_FATAL = 4
+_STATUS = re.compile(r"Status Message: (?:\S+:\d+ \S.*?\) )?(.*)", re.DOTALL)
+
+
+class OnnxRuntimeEngine:
+    """One ONNX model in one session."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(self, path: Path, threads: int, may_loop: bool) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ONLY_FATAL
+        # Threads that spin between inferences would take the CPU from the event loop beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            raise ArtifactRefused(
+                f"{path} is no model that ONNX Runtime can load ({_sentence(error)}); check how it was exported"
+            ) from error
+        self.may_loop = may_loop
+        self.signature = Signature(
+            inputs=tuple(_spec(path, item) for item in self._session.get_inputs()),
+            outputs=tuple(_spec(path, item) for item in self._session.get_outputs()),
+        )
+        self._text_inputs = [spec.name for spec in self.signature.inputs if spec.datatype == "BYTES"]
+
+    def infer(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt | None = None
+    ) -> list[Array]:
+        """Runs the session; values it cannot compute with are the client's fault only where it says so."""
+        if self._text_inputs:
+            inputs = {**inputs, **{name: _decoded(name, inputs[name]) for name in self._text_inputs}}
+        options = None
+        if interrupt is not None:
+            options = onnxruntime.RunOptions()
+            options.log_severity_level = _ONLY_FATAL
+            interrupt.arm(lambda: setattr(options, "terminate", True))
+        try:
+            results = self._session.run(outputs, inputs, options)
+        except ort_errors.InvalidArgument as error:
+            raise InvalidInput(f"the model cannot take these inputs: {_sentence(error)}") from error
+        except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            raise InferenceFailed(f"the model failed: {_sentence(error)}") from error
+        return [_array(name, result) for name, result in zip(outputs, results, strict=True)]
+
+    def close(self) -> None:
+        """Drops the session, which frees its memory."""
+        del self._session
+
+
+def load(path: Path) -> OnnxRuntimeEngine:
+    """The engine with this ONNX file loaded, after it was screened."""
+    findings = onnx_screen.screen(path)
+    return OnnxRuntimeEngine(path, threads=cpu.limit(), may_loop=findings.loops)
+
+
+def _spec(path: Path, item: Any) -> TensorSpec:
+    datatype = DATATYPES.get(item.type)
+    if datatype is None:
+        raise ArtifactRefused(
+            f"{path} has '{item.name}' of type {item.type}, which V2 clients cannot send or read; "
+            "export the model with plain tensors (for scikit-learn: without ZipMap)"
+        )
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in item.shape)
+    return TensorSpec(item.name, datatype, shape)
+
+
+def _array(name: str, result: Any) -> Array:
+    if not isinstance(result, np.ndarray):
+        raise InferenceFailed(f"the model gave no tensor for output '{name}'")
+    if result.dtype.kind in "OU":
+        flat = np.empty(result.size, np.object_)
+        flat[:] = [str(element).encode() for element in result.ravel()]
+        return flat.reshape(result.shape)
+    return result if result.flags.c_contiguous else result.copy()
+
+
+def _decoded(name: str, array: Array) -> Array:
+    try:
+        flat = np.empty(array.size, np.object_)
+        flat[:] = [element.decode() for element in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"input '{name}' holds bytes that are no UTF-8 text, which ONNX strings must be") from error
+    return flat.reshape(array.shape)
+
+
+def _sentence(error: Exception) -> str:
+    """ONNX Runtime's own words, without its source file and line."""
+    found = _STATUS.search(str(error))
+    text = found.group(1) if found else str(error)
+    return " ".join(re.sub(r"/?\S*onnxruntime\S*/\S+:\d+\s*", "", text).split())[:300]

@@ -1,0 +1,328 @@
+"""One request that the protocol class answers itself: from its headers to its answer.
+
+An exchange stands where uvicorn expects a ``RequestResponseCycle``, so that it takes its turn among
+pipelined requests; the attributes uvicorn touches are marked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import orjson
+
+from serving import grpc_methods, metrics
+from serving.errors import Cancelled, Overloaded, ServingError, TooLarge
+from serving.http import coding, grpc_wire
+from serving.http.routes import Kind, Route
+from serving.protocols import binary, grpc, v1, v2
+from serving.requests import Request, Response
+from serving.scheduling import Job, ModelQueue, Result
+
+if TYPE_CHECKING:
+    from serving.http.protocol import InferenceProtocol
+
+_log = logging.getLogger(__name__)
+
+JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
+    499: b"HTTP/1.1 499 Client Closed Request\r\n"
+}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _NoEvent:
+    def set(self) -> None:
+        """Uvicorn wakes a waiting application; nobody waits on an exchange."""
+
+
+class Exchange:
+    """A request on the short way."""
+
+    __slots__ = (
+        "_coding",
+        "_encoding",
+        "_grpc_encoding",
+        "_grpc_timeout_s",
+        "_header_length",
+        "_held",
+        "_job",
+        "_parts",
+        "_problem",
+        "_protocol",
+        "_queue",
+        "_received_at",
+        "_request",
+        "_route",
+        "_rows",
+        "_size",
+        "_started",
+        "_wants_continue",
+        "disconnected",
+        "keep_alive",
+        "received",
+        "response_complete",
+    )
+
+    message_event: ClassVar[_NoEvent] = _NoEvent()  # uvicorn
+
+    def __init__(self, protocol: InferenceProtocol, route: Route, keep_alive: bool, wants_continue: bool) -> None:
+        self.keep_alive = keep_alive  # uvicorn
+        self.response_complete = False  # uvicorn
+        self.disconnected = False  # uvicorn
+        self.received = False
+        self._protocol = protocol
+        self._route = route
+        self._wants_continue = wants_continue
+        self._parts: bytes | bytearray = b""
+        self._size = 0
+        self._held = 0
+        self._started = False
+        self._received_at = 0.0
+        self._problem: ServingError | None = None
+        self._queue: ModelQueue | None = None
+        self._job: Job | None = None
+        self._request: Request | None = None
+        self._rows = True
+        self._header_length: int | None = None
+        self._encoding = ""
+        self._coding: str | None = None
+        self._grpc_encoding = ""
+        self._grpc_timeout_s: float | None = None
+
+    # What arrives
+
+    def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Takes from the request's headers what matters to it."""
+        try:
+            for name, value in headers:
+                if name == b"content-length":
+                    self._admit(int(value))
+                elif name == binary.HEADER:
+                    self._header_length = binary.header_length(value)
+                elif name == b"content-encoding":
+                    self._encoding = value.decode("latin-1").strip().lower()
+                elif name == b"accept-encoding":
+                    self._coding = coding.accepted(value.decode("latin-1"))
+                elif name == b"grpc-encoding":
+                    self._grpc_encoding = value.decode("latin-1")
+                elif name == b"grpc-timeout":
+                    self._grpc_timeout_s = grpc_wire.timeout_s(value)
+        except ServingError as error:
+            self._problem = error
+
+    def body(self, data: bytes) -> None:
+        """Takes a part of the body; one beyond the limits is refused at once."""
+        if self._problem is not None:
+            return
+        self._size += len(data)
+        try:
+            self._admit(self._size)
+            if not self._parts:
+                self._parts = data
+                return
+            self._hold()
+        except ServingError as error:
+            self._problem = error
+            self._drop_body()
+            if self._started:
+                self._run()
+            return
+        if isinstance(self._parts, bytes):
+            self._parts = bytearray(self._parts)
+        self._parts += data
+
+    def _admit(self, size: int) -> None:
+        limit = self._protocol.plane.limits.max_request_bytes
+        if size > limit:
+            raise TooLarge(
+                f"the request has {size} bytes or more, the limit of this server is {limit} (--max-request-bytes)"
+            )
+
+    def _hold(self) -> None:
+        plane = self._protocol.plane
+        plane.held_bytes += self._size - self._held
+        self._held = self._size
+        if plane.held_bytes > plane.limits.max_held_bytes:
+            raise Overloaded("the server holds as many bytes of unanswered requests as it may; send again later")
+
+    def _drop_body(self) -> None:
+        self._parts = b""
+        self._protocol.plane.held_bytes -= self._held
+        self._held = 0
+
+    def complete(self) -> None:
+        """The last byte of the request has come."""
+        self.received = True
+        self._received_at = time.perf_counter()
+        if self._started and not self.response_complete:
+            self._run()
+
+    def start(self) -> None:
+        """Its turn has come: everything before it on this connection is answered."""
+        self._started = True
+        if self.received or isinstance(self._problem, TooLarge | Overloaded):
+            self._run()
+        elif self._wants_continue:
+            self._protocol.transport.write(_CONTINUE)
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        self.disconnected = True
+        self._drop_body()
+        if self._job is not None:
+            self._job.cancel()
+
+    # What is done with it
+
+    def _run(self) -> None:
+        try:
+            if self._problem is not None:
+                raise self._problem
+            match self._route.kind:
+                case Kind.V2_INFER:
+                    self._v2()
+                case Kind.GRPC:
+                    self._grpc()
+                case Kind.V1_PREDICT:
+                    self._v1()
+                case _:
+                    self._look()
+        except ServingError as error:
+            self._refuse(error)
+        except Exception:
+            _log.exception("a request of kind %s failed", self._route.kind.name)
+            self._refuse(ServingError("the server failed to answer this request; its log says why"))
+
+    def _v2(self) -> None:
+        queue = self._queue = self._protocol.plane.service.models.find(self._route.model, self._route.version)
+        body = self._unpacked()
+        if self._header_length == 0:
+            self._submit(v2.decode_raw(body, queue.signature))
+        else:
+            self._submit(v2.decode(body, self._header_length))
+
+    def _v1(self) -> None:
+        queue = self._queue = self._protocol.plane.service.models.find(self._route.model, "")
+        request, self._rows = v1.decode(self._unpacked(), queue.signature)
+        self._submit(request)
+
+    def _grpc(self) -> None:
+        limit = self._protocol.plane.limits.max_request_bytes
+        payload = grpc_wire.message(self._parts, self._grpc_encoding, limit)
+        if self._route.method == "ModelInfer":
+            message = grpc.parse(grpc.InferRequest, payload)
+            self._queue = self._protocol.plane.service.models.find(message.model_name, message.model_version)
+            self._submit(grpc.decode(message))
+            return
+        request = grpc.parse(grpc_methods.request_class(self._route.method), payload)
+        task = asyncio.ensure_future(grpc_methods.call(self._protocol.plane.service, self._route.method, request))
+        self._protocol.tasks.add(task)
+        task.add_done_callback(self._called)
+
+    def _called(self, task: asyncio.Future[Any]) -> None:
+        self._protocol.tasks.discard(cast("asyncio.Task[None]", task))
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ServingError):
+            self._refuse(error)
+        elif error is not None or task.cancelled():
+            _log.error("the gRPC method %s failed", self._route.method, exc_info=error)
+            self._refuse(ServingError("the server failed to answer this call; its log says why"))
+        else:
+            self._write(200, grpc_wire.answer(task.result().SerializeToString()))
+
+    def _unpacked(self) -> bytes | bytearray:
+        if self._encoding in ("", "identity"):
+            return self._parts
+        return coding.unpack(self._parts, self._encoding, self._protocol.plane.limits.max_request_bytes)
+
+    def _submit(self, request: Request) -> None:
+        assert self._queue is not None
+        self._request = request
+        self._job = self._queue.submit(request, self._received_at, self._grpc_timeout_s, self._inferred)
+
+    def _inferred(self, result: Result) -> None:
+        try:
+            if isinstance(result, ServingError):
+                raise result
+            if self.disconnected:
+                raise Cancelled("the client went away before its answer")
+            self._answer(result)
+        except ServingError as error:
+            self._refuse(error)
+        except Exception:
+            _log.exception("an answer of model %s could not be encoded", self._route.model)
+            self._refuse(ServingError("the server failed to encode its answer; its log says why"))
+
+    def _answer(self, response: Response) -> None:
+        assert self._queue is not None
+        assert self._request is not None
+        begun = time.perf_counter()
+        if self._route.kind is Kind.GRPC:
+            data = grpc_wire.answer(grpc.encode(response).SerializeToString())
+        elif self._route.kind is Kind.V1_PREDICT:
+            data = self._framed(JSON, v1.encode(response, self._rows))
+        else:
+            body, length = v2.encode(response, self._request)
+            if length is None:
+                data = self._framed(JSON, body)
+            else:
+                data = self._framed(OCTETS, body, b"inference-header-content-length: %d\r\n" % length)
+        self._write(200, data)
+        counters = self._queue.counters
+        ended = time.perf_counter()
+        counters.compute_output_s += ended - begun
+        counters.succeeded(ended - self._received_at)
+
+    def _look(self) -> None:
+        service, kind = self._protocol.plane.service, self._route.kind
+        if kind is Kind.METRICS:
+            text = self._protocol.plane.metrics.text().encode()
+            self._write(200, self._framed(metrics.CONTENT_TYPE.encode(), text))
+        elif kind is Kind.LIVE:
+            self._json(200, {"live": True})
+        elif kind is Kind.READY:
+            ready = service.is_ready()
+            self._json(200 if ready else 503, {"ready": ready, "live": True})
+        else:
+            service.models.find(self._route.model, self._route.version)
+            self._json(200, {"name": self._route.model, "ready": True})
+
+    # What goes out
+
+    def _json(self, status: int, document: dict[str, Any]) -> None:
+        self._write(status, self._framed(JSON, orjson.dumps(document)))
+
+    def _refuse(self, error: ServingError) -> None:
+        if self._queue is not None:
+            self._queue.counters.failed(error.reason)
+        if not self.received:
+            self.keep_alive = False
+        if self._route.kind is Kind.GRPC:
+            self._write(200, grpc_wire.refusal(error))
+        else:
+            self._json(error.http, {"error": str(error)})
+
+    def _framed(self, content_type: bytes, body: bytes, extra: bytes = b"") -> bytes:
+        if self._coding is not None and len(body) >= coding.MIN_COMPRESSED:
+            body = coding.pack(body, self._coding)
+            extra += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % self._coding.encode()
+        return b"content-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (content_type, extra, len(body), body)
+
+    def _write(self, status: int, rest: bytes) -> None:
+        """Sends the answer: ``rest`` is the headers after the common ones, and the body."""
+        self._drop_body()
+        self._job = None
+        self.response_complete = True
+        protocol = self._protocol
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        if protocol.plane.service.draining:
+            self.keep_alive = False
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        protocol.transport.write(b"".join((_STATUS[status], protocol.plane.common_headers, close, rest)))
+        protocol.answered(self)

@@ -1,0 +1,73 @@
+"""What all connections of a server share: its models, limits, metrics, and the sweep that keeps the time limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from email.utils import formatdate
+from typing import Protocol
+
+from serving.http.routes import Routes
+from serving.metrics import Metrics
+from serving.service import Service
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How much and how long a client may use a connection."""
+
+    max_request_bytes: int = 64 * 2**20
+    max_held_bytes: int = 4 * 64 * 2**20
+    """Bodies of all unanswered requests together."""
+    header_s: float = 10.0
+    """From the first byte of a request, or from the connection, to the end of its headers."""
+    body_grace_s: float = 10.0
+    body_bytes_per_s: int = 16 * 1024
+    """After the grace, a body must have come at this rate on average."""
+    idle_s: float = 620.0
+    """Keep-alive; longer than the idle timeout of any proxy in front (load balancers of clouds: 600 s)."""
+    stalled_s: float = 30.0
+    """How long a client may leave an answer unread."""
+
+
+class Connection(Protocol):
+    """What those who watch over connections need of one."""
+
+    def sweep(self, now: float) -> None:
+        """Closes the connection if one of its time limits has passed."""
+
+    def is_idle(self) -> bool:
+        """Whether nothing is being received, computed or written here."""
+
+    def idle_since(self) -> float:
+        """When the last answer went out."""
+
+    def shutdown(self) -> None:
+        """Closes the connection if it is idle."""
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+
+
+class DataPlane:
+    """Shared by the connections of one HTTP server."""
+
+    def __init__(self, service: Service, metrics: Metrics, limits: Limits, identity: dict[str, str]) -> None:
+        self.service = service
+        self.metrics = metrics
+        self.limits = limits
+        self.routes = Routes()
+        self.connections: set[Connection] = set()
+        self.held_bytes = 0
+        self._identity = "".join(f"{name}: {value}\r\n" for name, value in identity.items()).encode()
+        self.common_headers = b""
+        self.refresh_date()
+
+    def refresh_date(self) -> None:
+        """Renders the headers that every answer carries: the date, and which revision and variant this is."""
+        self.common_headers = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode() + self._identity
+
+    def sweep(self, now: float) -> None:
+        """Applies the time limits to every connection; called once a second."""
+        for connection in list(self.connections):
+            connection.sweep(now)

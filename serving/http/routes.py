@@ -1,0 +1,84 @@
+"""Which requests the protocol class answers itself, read from method and target."""
+
+from __future__ import annotations
+
+import enum
+import urllib.parse
+from typing import NamedTuple
+
+from serving import contract
+
+
+class Kind(enum.Enum):
+    """What a request asks for."""
+
+    V2_INFER = enum.auto()
+    V1_PREDICT = enum.auto()
+    GRPC = enum.auto()
+    LIVE = enum.auto()
+    READY = enum.auto()
+    MODEL_READY = enum.auto()
+    METRICS = enum.auto()
+
+
+class Route(NamedTuple):
+    """A request's kind, and the model, version or gRPC method it names."""
+
+    kind: Kind
+    model: str = ""
+    version: str = ""
+    method: str = ""
+
+
+_GRPC_PREFIX = f"/{contract.GRPC_SERVICE}/"
+_REMEMBERED = 1024
+
+
+class Routes:
+    """Finds routes, remembering the last targets seen."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes], Route | None] = {}
+
+    def find(self, method: bytes, target: bytes) -> Route | None:
+        """The route of a request; None when the application is to answer it."""
+        key = (method, target)
+        try:
+            return self._known[key]
+        except KeyError:
+            pass
+        route = _parse(method, target)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        if len(target) <= 512:
+            self._known[key] = route
+        return route
+
+
+def _parse(method: bytes, target: bytes) -> Route | None:
+    path = target.split(b"?", 1)[0].decode("latin-1")
+    parts = [urllib.parse.unquote(part) for part in path.split("/")[1:]]
+    match method, parts:
+        case b"POST", ["v2", "models", model, "infer"] if model:
+            return Route(Kind.V2_INFER, model)
+        case b"POST", ["v2", "models", model, "versions", version, "infer"] if model:
+            return Route(Kind.V2_INFER, model, version)
+        case b"POST", ["v1", "models", last] if last.endswith(":predict"):
+            return Route(Kind.V1_PREDICT, last.removesuffix(":predict"))
+        case b"GET", ["v2", "models", model, "ready"] if model:
+            return Route(Kind.MODEL_READY, model)
+        case b"GET", ["v2", "models", model, "versions", version, "ready"] if model:
+            return Route(Kind.MODEL_READY, model, version)
+    if method == b"POST" and path.startswith(_GRPC_PREFIX):
+        return Route(Kind.GRPC, method=path.removeprefix(_GRPC_PREFIX))
+    if method == b"GET":
+        kind = _FIXED.get(path)
+        return None if kind is None else Route(kind)
+    return None
+
+
+_FIXED = {
+    contract.LIVE_PATH: Kind.LIVE,
+    contract.READY_PATH: Kind.READY,
+    contract.METRICS_PATH: Kind.METRICS,
+}

@@ -1,0 +1,83 @@
+"""From an artifact to an engine that has proved it can answer: load, then one inference under the time limit.
+
+The trial inference refuses a model that never ends before anybody can ask it anything, and it
+measures. A model that answered in less than ``INLINE_S`` is cheaper to run on the event loop than to
+hand to a thread and back (about 50 µs); only for inputs not much larger than the trial's, since
+nothing else is known of them, and never for a model whose running time depends on its inputs' values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from serving.engines import artifact
+from serving.engines.base import Engine, Interrupt
+from serving.errors import ArtifactRefused, ServingError
+from serving.tensors import DTYPES, Array, TensorSpec
+
+INLINE_S = 100e-6
+_MAX_GROWTH = 8
+_TRIALS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """An engine that answers."""
+
+    engine: Engine
+    inline_elements: int
+    """Requests with at most this many input elements may run on the event loop; 0: none."""
+
+
+def load(path: Path, limit_s: float) -> Loaded:
+    """Loads and tries an artifact; ArtifactRefused when it cannot be loaded or does not end in ``limit_s``."""
+    engine = artifact.load(path)
+    try:
+        return Loaded(engine, _inline_elements(engine, path, limit_s))
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _inline_elements(engine: Engine, path: Path, limit_s: float) -> int:
+    inputs = {spec.name: _zeros(spec) for spec in engine.signature.inputs}
+    outputs = [spec.name for spec in engine.signature.outputs]
+    fastest = math.inf
+    for _ in range(_TRIALS):
+        interrupt = Interrupt()
+        timer = threading.Timer(limit_s, interrupt.fire)
+        timer.start()
+        begun = time.perf_counter()
+        try:
+            engine.infer(inputs, outputs, interrupt)
+        except ServingError as error:
+            if interrupt.fired:
+                raise ArtifactRefused(
+                    f"{path} did not end its trial inference within {limit_s:g} s; "
+                    "check the model for an endless loop, or raise --inference-timeout-s"
+                ) from error
+            return 0  # it may not like zeros; a request will tell
+        finally:
+            timer.cancel()
+        fastest = min(fastest, time.perf_counter() - begun)
+        if fastest > INLINE_S * 10:
+            return 0
+    if engine.may_loop or fastest > INLINE_S:
+        return 0
+    growth = min(_MAX_GROWTH, INLINE_S / max(fastest, 1e-9))
+    return int(sum(max(array.size, 1) for array in inputs.values()) * growth)
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = tuple(1 if size == -1 else size for size in spec.shape)
+    if spec.datatype != "BYTES":
+        return np.zeros(shape, DTYPES[spec.datatype])
+    array = np.empty(shape, np.object_)
+    array.fill(b"")
+    return array

@@ -1,0 +1,55 @@
+"""What a server knows about models: the seam between the protocols and where models come from.
+
+Two implementations: ``repository.Repository`` has models of its own, ``catalog.Catalog`` only knows
+their names. ``describe`` turns either into the answers of the management calls, which are the same
+for REST and gRPC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+from serving.scheduling import ModelQueue
+
+
+class State(enum.StrEnum):
+    """States of the repository index, in Triton's words."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the repository index."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+class Models(Protocol):
+    """The models behind a server."""
+
+    def find(self, name: str, version: str) -> ModelQueue:
+        """The queue of a version, of the default one for ``""``; UnknownModel or NotReady otherwise."""
+
+    def index(self) -> Sequence[Entry]:
+        """Every version known, ordered by name."""
+
+    def is_ready(self) -> bool:
+        """Whether the server as a whole should get requests."""
+
+    async def load(self, name: str) -> None:
+        """Loads or reloads a model; what served before goes on until the new one can."""
+
+    async def unload(self, name: str) -> None:
+        """Stops serving a model after the requests it has."""
+
+    def tick(self, now: float) -> None:
+        """Keeps the time limits of running inferences; called ten times a second."""

@@ -1,0 +1,104 @@
+"""The gRPC form of the Open Inference Protocol: protobuf messages to typed requests and back.
+
+When one input is raw, all are (the protocol's rule); answers are always raw, as Triton's are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from serving import tensors
+from serving.contract import GRPC_SERVICE
+from serving.descriptors import Messages
+from serving.errors import InvalidInput, Unsupported
+from serving.requests import Request, Response, Wanted
+from serving.tensors import Tensor
+
+_messages = Messages(Path(__file__).parent / "inference.binpb")
+
+METHODS = _messages.methods(GRPC_SERVICE)
+"""(request class, response class) of every method, by name."""
+InferRequest = _messages.message("inference.ModelInferRequest")
+InferResponse = _messages.message("inference.ModelInferResponse")
+StreamInferResponse = _messages.message("inference.ModelStreamInferResponse")
+
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def parse(kind: Any, body: bytes | bytearray | memoryview) -> Any:
+    """A protobuf message of class ``kind``."""
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise InvalidInput(f"the request is no {kind.DESCRIPTOR.full_name} message: {error}") from error
+
+
+def decode(message: Any) -> Request:
+    """The request in a ModelInferRequest."""
+    raw = message.raw_input_contents
+    items = message.inputs
+    if raw and len(raw) != len(items):
+        raise InvalidInput(
+            f"the request has {len(items)} inputs and {len(raw)} raw_input_contents, expected one for each input "
+            "(if one input is raw, all must be)"
+        )
+    if not items:
+        raise InvalidInput("the request has no inputs, expected at least one tensor")
+    inputs = []
+    for index, item in enumerate(items):
+        name, datatype = item.name, item.datatype
+        _no_shared_memory(item, "input")
+        shape = tensors.shape(name, item.shape)
+        if not raw:
+            array = _typed(item, shape)
+        else:
+            if item.HasField("contents"):
+                raise InvalidInput(f"tensor '{name}' has contents beside raw_input_contents, expected one of them")
+            array = tensors.from_bytes(name, datatype, shape, raw[index])
+        inputs.append(Tensor(name, datatype, array))
+    return Request(id=message.id, inputs=inputs, outputs=[_wanted(item) for item in message.outputs], binary=True)
+
+
+def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
+    tensors.dtype(item.name, item.datatype)
+    field = _CONTENTS.get(item.datatype)
+    if field is None:
+        raise InvalidInput(f"tensor '{item.name}' of datatype {item.datatype} must be sent as raw_input_contents")
+    return tensors.from_values(item.name, item.datatype, shape, list(getattr(item.contents, field)))
+
+
+def _wanted(item: Any) -> Wanted:
+    _no_shared_memory(item, "output")
+    if "classification" in item.parameters:
+        raise Unsupported(f"output '{item.name}' asks for classification, which this server does not have")
+    return Wanted(item.name)
+
+
+def _no_shared_memory(item: Any, kind: str) -> None:
+    if "shared_memory_region" in item.parameters:
+        raise Unsupported(f"{kind} '{item.name}' names shared memory, which this server does not have")
+
+
+def encode(response: Response) -> Any:
+    """The ModelInferResponse of an answer."""
+    message = InferResponse(model_name=response.model, model_version=response.version, id=response.id)
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        message.raw_output_contents.append(tensors.to_bytes(tensor))
+    return message

@@ -1,0 +1,168 @@
+"""Open Inference Protocol V2 over REST: JSON, with tensors beside it as raw bytes (``binary``).
+
+Unknown keys are never refused. NaN and infinity have no JSON form: an answer shows them as null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from serving import tensors
+from serving.errors import InvalidInput, Unsupported
+from serving.protocols import binary
+from serving.requests import Request, Response, Wanted
+from serving.tensors import Tensor
+
+_NO_PARAMETERS: Mapping[str, Any] = {}
+_JSON = orjson.OPT_SERIALIZE_NUMPY
+
+
+def decode(body: bytes | bytearray, header_length: int | None = None) -> Request:
+    """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it."""
+    head, tail = binary.split(body, header_length)
+    document = parse(head)
+    parameters = _parameters(document, "the request")
+    items = document.get("inputs")
+    if not isinstance(items, list) or not items:
+        raise InvalidInput("the request has no inputs, expected a list 'inputs' with at least one tensor")
+    remaining = binary.Reader(tail)
+    inputs = [_input(item, remaining) for item in items]
+    remaining.finish()
+    outputs = document.get("outputs")
+    if outputs is not None and not isinstance(outputs, list):
+        raise InvalidInput(f"'outputs' is {tensors.brief(outputs)}, expected a list of outputs by name")
+    identity = document.get("id", "")
+    if identity is not None and not isinstance(identity, str):
+        raise InvalidInput(f"'id' is {tensors.brief(identity)}, expected text")
+    return Request(
+        id=identity or "",
+        inputs=inputs,
+        outputs=[_wanted(item) for item in outputs or ()],
+        binary=_flag(parameters, "binary_data_output") or False,
+    )
+
+
+def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """A JSON object; InvalidInput says where the text stops being one."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the request is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"the request is {tensors.brief(document)}, expected a JSON object")
+    return document
+
+
+def _input(item: Any, remaining: binary.Reader) -> Tensor:
+    name, parameters = _named(item, "input")
+    datatype = item.get("datatype")
+    tensors.dtype(name, datatype)
+    dimensions = item.get("shape")
+    if not isinstance(dimensions, list):
+        raise InvalidInput(f"tensor '{name}' has shape {tensors.brief(dimensions)}, expected a list of numbers")
+    shape = tensors.shape(name, dimensions)
+    size = parameters.get("binary_data_size")
+    if size is not None:
+        if "data" in item:
+            raise InvalidInput(f"tensor '{name}' has both data and binary_data_size, expected one of them")
+        return Tensor(name, datatype, tensors.from_bytes(name, datatype, shape, remaining.take(name, size)))
+    if "data" not in item:
+        raise InvalidInput(f"tensor '{name}' has no data, expected 'data' or the parameter binary_data_size")
+    return Tensor(name, datatype, tensors.from_values(name, datatype, shape, item["data"]))
+
+
+def _wanted(item: Any) -> Wanted:
+    name, parameters = _named(item, "output")
+    if parameters.get("classification"):
+        raise Unsupported(f"output '{name}' asks for classification, which this server does not have")
+    return Wanted(name, _flag(parameters, "binary_data"))
+
+
+def _named(item: Any, kind: str) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise InvalidInput(f"an {kind} is {tensors.brief(item)}, expected an object with a 'name'")
+    parameters = _parameters(item, f"{kind} '{item['name']}'")
+    if "shared_memory_region" in parameters:
+        raise Unsupported(f"{kind} '{item['name']}' names shared memory, which this server does not have")
+    return item["name"], parameters
+
+
+def _parameters(item: dict[str, Any], owner: str) -> Mapping[str, Any]:
+    parameters = item.get("parameters")
+    if parameters is None:
+        return _NO_PARAMETERS
+    if not isinstance(parameters, dict):
+        raise InvalidInput(f"'parameters' of {owner} is {tensors.brief(parameters)}, expected an object")
+    return parameters
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInput(f"the parameter {name} is {tensors.brief(value)}, expected true or false")
+    return value
+
+
+def encode(response: Response, request: Request) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON part when tensors follow it."""
+    asked = {wanted.name: wanted.binary for wanted in request.outputs}
+    outputs: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for tensor in response.outputs:
+        item: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": tensor.array.shape,
+        }
+        choice = asked.get(tensor.name)
+        if request.binary if choice is None else choice:
+            raw = tensors.to_bytes(tensor)
+            item["parameters"] = {"binary_data_size": len(raw)}
+            tail.append(raw)
+        else:
+            item["data"] = tensors.to_values(tensor)
+        outputs.append(item)
+    document: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
+    if response.id:
+        document["id"] = response.id
+    document["outputs"] = outputs
+    head = orjson.dumps(document, option=_JSON)
+    if not tail:
+        return head, None
+    return b"".join((head, *tail)), len(head)
+
+
+def decode_raw(body: bytes | bytearray, signature: tensors.Signature) -> Request:
+    """A request that is nothing but the bytes of its one input (``Inference-Header-Content-Length: 0``).
+
+    One dimension of unknown size is computed from the number of bytes; a leading one is 1 when there
+    are more of them.
+    """
+    if len(signature.inputs) != 1:
+        raise InvalidInput(
+            f"the model has {len(signature.inputs)} inputs; a body without a JSON part "
+            "(Inference-Header-Content-Length: 0) needs a model with one"
+        )
+    spec = signature.inputs[0]
+    shape = list(spec.shape)
+    if shape.count(-1) > 1 and shape[0] == -1:
+        shape[0] = 1
+    if spec.datatype == "BYTES":
+        raw: bytes = len(body).to_bytes(4, "little") + body
+        shape = [1 if size == -1 else size for size in shape]
+    else:
+        raw = bytes(body)
+        if shape.count(-1) > 1:
+            raise InvalidInput(
+                f"tensor '{spec.name}' of shape {list(spec.shape)} cannot be sent without a JSON part: "
+                "more than one dimension is unknown"
+            )
+        if -1 in shape:
+            row = int(np.prod([size for size in shape if size != -1])) * tensors.DTYPES[spec.datatype].itemsize
+            shape[shape.index(-1)] = len(raw) // max(row, 1)
+    array = tensors.from_bytes(spec.name, spec.datatype, tuple(shape), raw)
+    return Request(id="", inputs=[Tensor(spec.name, spec.datatype, array)], binary=True)

@@ -1,0 +1,205 @@
+"""One queue before each model version, for every protocol: bounded, in order, never blocking the event loop.
+
+``submit`` is called on the event loop and answers through a callback. A request that costs less than
+a thread switch runs at once, on the loop; any other goes to the version's one thread, first come,
+first served. ``_take`` is where requests will be joined to batches: it decides what the engine is
+given next, from what waits when the engine is free.
+
+A request is dropped before the engine sees it when its client has gone or its time is over. One that
+the engine is working on is interrupted (``tick``, ten times a second, so a limit is kept to 0.1 s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from serving.engines.base import Interrupt
+from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
+from serving.loading import Loaded
+from serving.metrics import ModelCounters
+from serving.requests import Request, Response
+from serving.tensors import Array, Signature, Tensor, TensorSpec
+
+_log = logging.getLogger(__name__)
+
+Result = Response | ServingError
+Done = Callable[[Result], None]
+
+
+class Job:
+    """A request on its way through the queue."""
+
+    __slots__ = (
+        "begun",
+        "deadline",
+        "done",
+        "ended",
+        "gone",
+        "inputs",
+        "interrupt",
+        "outputs",
+        "request",
+        "submitted",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        inputs: dict[str, Array],
+        outputs: Sequence[TensorSpec],
+        submitted: float,
+        deadline: float,
+        done: Done,
+    ) -> None:
+        self.request = request
+        self.inputs = inputs
+        self.outputs = outputs
+        self.submitted = submitted
+        self.deadline = deadline
+        self.done = done
+        self.begun = submitted
+        self.ended = submitted
+        self.gone = False
+        self.interrupt: Interrupt | None = None
+
+    def cancel(self) -> None:
+        """The client has gone: the request is dropped, or interrupted if the engine has it."""
+        self.gone = True
+        if self.interrupt is not None:
+            self.interrupt.fire()
+
+
+class ModelQueue:
+    """The way to one loaded version of one model. All methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        loaded: Loaded,
+        counters: ModelCounters,
+        max_pending: int,
+        limit_s: float,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.counters = counters
+        self.signature: Signature = loaded.engine.signature
+        self.platform = loaded.engine.platform
+        self._engine = loaded.engine
+        self._inline_elements = loaded.inline_elements
+        self._max_pending = max_pending
+        self._limit_s = limit_s
+        self._pending = 0
+        self._closed = False
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._running: Job | None = None
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
+
+    def submit(self, request: Request, received: float, timeout_s: float | None, done: Done) -> Job | None:
+        """Begins a request; ``done`` gets the answer or the error, on the event loop, perhaps before this returns.
+
+        ``received`` is when its last byte came (``time.perf_counter``), ``timeout_s`` the client's own
+        limit. None when it was answered at once; otherwise the job, which can be cancelled.
+        """
+        now = time.perf_counter()
+        self.counters.compute_input_s += now - received
+        if self._closed:
+            raise NotReady(f"model '{self.name}' version '{self.version}' is being unloaded")
+        if self._pending >= self._max_pending:
+            raise Overloaded(
+                f"model '{self.name}' has {self._pending} requests waiting, its limit; "
+                "send again later, or raise --max-pending"
+            )
+        inputs = self.signature.bind(self.name, request.inputs)
+        outputs = self.signature.wanted(self.name, [wanted.name for wanted in request.outputs])
+        limit_s = self._limit_s if timeout_s is None else min(timeout_s, self._limit_s)
+        job = Job(request, inputs, outputs, now, received + limit_s, done)
+        if self._pending == 0 and sum([array.size for array in inputs.values()]) <= self._inline_elements:
+            self._finish(job, self._infer(job, None))
+            return None
+        self._pending += 1
+        self.counters.pending = self._pending
+        self._idle.clear()
+        self._waiting.put(job)
+        return job
+
+    def tick(self, now: float) -> None:
+        """Interrupts the running inference when its time is over."""
+        job = self._running
+        if job is not None and now > job.deadline and job.interrupt is not None and not job.interrupt.fired:
+            job.interrupt.fire()
+
+    async def close(self) -> None:
+        """Takes no more requests, waits for those it has, and frees the engine."""
+        self._closed = True
+        await self._idle.wait()
+        self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (job := self._take()) is not None:
+            job.interrupt = Interrupt()
+            self._running = job
+            result = self._infer(job, job.interrupt)
+            self._running = None
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self._leave, job, result)
+        self._engine.close()
+
+    def _take(self) -> Job | None:
+        """What the engine is given next; None when the queue is closed."""
+        return self._waiting.get()
+
+    def _infer(self, job: Job, interrupt: Interrupt | None) -> Result:
+        job.begun = job.ended = time.perf_counter()
+        if job.gone:
+            return Cancelled("the client went away before its request was begun")
+        if job.begun > job.deadline:
+            return self._too_late("waited for longer than")
+        try:
+            arrays = self._engine.infer(job.inputs, [spec.name for spec in job.outputs], interrupt)
+        except ServingError as error:
+            if interrupt is None or not interrupt.fired:
+                return error
+            if job.gone:
+                return Cancelled("the client went away before its answer")
+            return self._too_late("did not answer within")
+        except Exception as error:
+            _log.exception("engine of model %s version %s failed", self.name, self.version)
+            return InferenceFailed(f"model '{self.name}' failed: {type(error).__name__}")
+        finally:
+            job.ended = time.perf_counter()
+        tensors = [Tensor(spec.name, spec.datatype, array) for spec, array in zip(job.outputs, arrays, strict=True)]
+        return Response(self.name, self.version, job.request.id, tensors)
+
+    def _too_late(self, what: str) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"model '{self.name}' {what} the time limit of the request (at most {self._limit_s:g} s, "
+            "--inference-timeout-s)"
+        )
+
+    def _leave(self, job: Job, result: Result) -> None:
+        self._pending -= 1
+        self.counters.pending = self._pending
+        if self._pending == 0:
+            self._idle.set()
+        self._finish(job, result)
+
+    def _finish(self, job: Job, result: Result) -> None:
+        counters = self.counters
+        if job.ended > job.begun:
+            counters.execs += 1
+            counters.queue_s += job.begun - job.submitted
+            counters.compute_infer_s += job.ended - job.begun
+            shape = job.request.inputs[0].array.shape
+            counters.inferences += shape[0] if shape else 1
+        job.done(result)

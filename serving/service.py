@@ -1,0 +1,96 @@
+"""The management calls: what a server says about itself and its models, the same for REST and gRPC.
+
+Answers are plain documents whose keys are both the JSON keys of V2 and the protobuf field names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from serving.errors import Unsupported
+from serving.models import Models, State
+from serving.tensors import TensorSpec
+
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
+
+Document = dict[str, Any]
+
+
+class Service:
+    """A server's models and its own state."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.draining = False
+        """Set when the process was told to end: no longer ready, still answering."""
+
+    def is_ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return not self.draining and self.models.is_ready()
+
+    def metadata(self) -> Document:
+        """The server's name, version and extensions."""
+        return {"name": "penstock", "version": version(), "extensions": EXTENSIONS}
+
+    def model_names(self) -> list[str]:
+        """Every model known, ready or not."""
+        return sorted({entry.name for entry in self.models.index()})
+
+    def model_metadata(self, name: str, version: str) -> Document:
+        """A model's versions, engine and tensors."""
+        queue = self.models.find(name, version)
+        versions = [entry.version for entry in self.models.index() if entry.name == name]
+        return {
+            "name": name,
+            "versions": [version] if version else versions,
+            "platform": queue.platform,
+            "inputs": [_tensor(spec) for spec in queue.signature.inputs],
+            "outputs": [_tensor(spec) for spec in queue.signature.outputs],
+        }
+
+    def model_config(self, name: str, version: str) -> Document:
+        """A model's configuration in Triton's form."""
+        queue = self.models.find(name, version)
+        return {
+            "name": name,
+            "platform": queue.platform,
+            "max_batch_size": 0,
+            "input": [_configured(spec) for spec in queue.signature.inputs],
+            "output": [_configured(spec) for spec in queue.signature.outputs],
+        }
+
+    def index(self, only_ready: bool) -> list[Document]:
+        """The repository index."""
+        return [
+            {"name": entry.name, "version": entry.version, "state": entry.state.value, "reason": entry.reason}
+            for entry in self.models.index()
+            if not only_ready or entry.state is State.READY
+        ]
+
+    async def load(self, name: str, has_parameters: bool) -> None:
+        """Loads a model again from its path; nothing about it can be given in the call."""
+        if has_parameters:
+            raise Unsupported("a model is loaded from the paths given to this server; send no parameters")
+        await self.models.load(name)
+
+    async def unload(self, name: str) -> None:
+        """Stops serving a model."""
+        await self.models.unload(name)
+
+
+def version() -> str:
+    """The version of the installed distribution; ``0`` when it runs from a source tree."""
+    try:
+        return importlib.metadata.version("penstock")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def _tensor(spec: TensorSpec) -> Document:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _configured(spec: TensorSpec) -> Document:
+    datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape)}
