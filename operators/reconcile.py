@@ -14,7 +14,7 @@ from collections.abc import Callable
 from operators.actuators.base import Actuator
 from operators.api.base import APIObject
 from operators.api.endpoint import Endpoint
-from operators.api.errors import InvalidObject
+from operators.api.errors import Conflict, InvalidObject, OperatorError
 from operators.api.model import Model
 from operators.api.plan import Key, Plan
 from operators.api.runtime import ServingRuntime, ServingRuntimeSpec
@@ -24,6 +24,9 @@ from operators.store.base import Store
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime.datetime]
+
+CONFLICT_RETRY_S = 0.2
+"""The object changed between reading it and writing its status: decide anew once the change has been seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,20 @@ class Reconciler:
         decided = await self._plan(key)
         if decided is None:
             return None
-        await self.actuator.act(key, decided)
+        try:
+            await self.actuator.act(key, decided)
+        except OperatorError as error:
+            if decided.status is not None:
+                failed = plan.not_done(decided.status, str(error), self.clock())
+                await self.store.update_status(key, failed)
+            raise
         if decided.status is not None:
-            await self.store.update_status(key, decided.status)
+            try:
+                await self.store.update_status(key, decided.status)
+            except Conflict:
+                return CONFLICT_RETRY_S
         if decided.reason:
-            log.info("plan key=%s decision=%r look_again_s=%s", key, decided.reason, decided.look_again_s)
+            log.info("plan key=%r decision=%r", str(key), decided.reason)
         return decided.look_again_s
 
     async def _plan(self, key: Key) -> Plan | None:
@@ -53,7 +65,7 @@ class Reconciler:
             object_ = await self.store.get(key)
         except InvalidObject as error:
             # What served before goes on serving: an object that cannot be read is no reason to remove anything.
-            log.warning("invalid key=%s error=%s", key, error)
+            log.warning("invalid key=%r error=%r", str(key), str(error))
             return None
         seen = await self.actuator.observe(key)
         if object_ is None or object_.metadata.deletion_timestamp is not None:

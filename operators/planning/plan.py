@@ -179,6 +179,25 @@ def _ready(model: Model, serving: RevisionStatus | None, rollout: Condition) -> 
     return True, "Serving", f"revision {serving.name} ({serving.variant}) serves"
 
 
+def not_done(
+    status: ModelStatus | EndpointStatus, error: str, now: datetime.datetime
+) -> ModelStatus | EndpointStatus:
+    """``status`` of a plan that could not be carried out because of ``error``; what served goes on serving."""
+    type_ = "RolloutComplete" if isinstance(status, ModelStatus) else "Ready"
+    message = f"a change could not be made, and is tried again: {error}"
+    failed = condition(
+        type_,
+        False,
+        "NotApplied",
+        message,
+        generation=status.observed_generation,
+        before=status.conditions,
+        at=revisions.timestamp(now),
+    )
+    conditions = tuple(failed if c.type == type_ else c for c in status.conditions)
+    return status.model_copy(update={"conditions": conditions})
+
+
 def endpoint(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: datetime.datetime) -> Plan:
     """The split of traffic over an Endpoint's Models; arms that cannot answer get none, and the status says so."""
     at = revisions.timestamp(now)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from operators.actuators.kubernetes import drift, makers, observing
 from operators.actuators.kubernetes.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Children
-from operators.api.errors import Conflict
+from operators.api.errors import Conflict, OperatorError
 from operators.api.kinds import parse
 from operators.api.model import Model
 from operators.api.plan import Key, Observation, Plan
 from operators.runtime.cache import Cache
 from operators.runtime.connection import Connection
+from operators.runtime.errors import ApiError
 from operators.runtime.resource import Object, Resource, key_of
 
 
@@ -55,6 +56,8 @@ class KubernetesActuator:
     async def act(self, key: Key, plan: Plan) -> None:
         """Apply what differs; new replicas before the route, the route before anything is deleted.
 
+        A child that is refused (by quota, policy, a name that is taken) does not stop its siblings.
+
         The children of an object that is gone are left to the garbage collector, which follows ownership.
         """
         owner = self.owners[key.kind].get(key.namespace, key.name)
@@ -68,8 +71,14 @@ class KubernetesActuator:
             wanted.append((SERVICES, self.children.services, makers.service(workload, reference)))
         if plan.route is not None:
             wanted.append((CONFIG_MAPS, self.children.config_maps, makers.route(plan.route, reference)))
+        failures = []
         for resource, cache, child in wanted:
-            await self._apply(resource, cache, child, owner["metadata"]["uid"])
+            try:
+                await self._apply(resource, cache, child, owner["metadata"]["uid"])
+            except (ApiError, Conflict) as error:
+                failures.append(str(error))
+        if failures:
+            raise OperatorError("; ".join(failures))
         names = {(resource, key_of(child)) for resource, _, child in wanted}
         for resource, child in self._existing(key):
             if (resource, key_of(child)) not in names:

@@ -1,0 +1,167 @@
+"""``penstock operator``: the wiring of a cluster operator, from caches to reconciles, under a Lease."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+import time
+
+from operators.actuators.kubernetes import makers
+from operators.actuators.kubernetes.actuator import KubernetesActuator
+from operators.actuators.kubernetes.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINTS,
+    MODELS,
+    PODS,
+    SERVICES,
+    SERVING_RUNTIMES,
+    Children,
+)
+from operators.api.plan import Key
+from operators.planning import runtimes
+from operators.reconcile import Reconciler, affected
+from operators.runtime import health
+from operators.runtime.backoff import Backoff
+from operators.runtime.cache import Cache
+from operators.runtime.connection import Connection
+from operators.runtime.controller import Controller
+from operators.runtime.credentials import InCluster, Kubeconfig, Source
+from operators.runtime.errors import ClusterError
+from operators.runtime.lease import Lease
+from operators.runtime.queue import Queue
+from operators.runtime.resource import Object, Resource, key_of
+from operators.runtime.throttle import Throttle
+from operators.store.kubernetes import KubernetesStore
+
+log = logging.getLogger(__name__)
+
+LEASE_NAME = "penstock-operator"
+RETRY = (0.5, 300.0)
+"""First and longest wait, in seconds, of a key whose reconcile fails."""
+RECONNECT = (0.2, 30.0)
+"""The same for a cache that lost its API server."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything an operator is told from outside."""
+
+    kubeconfig: str | None = None
+    """None: the service account of the pod."""
+    context: str | None = None
+    namespace: str | None = None
+    """Watch this namespace only; None: all."""
+    lease_namespace: str = "penstock-system"
+    image: str = "penstock-serve:latest"
+    router_url: str = "http://penstock-router.penstock-system"
+    health_host: str = "0.0.0.0"
+    health_port: int = 8081
+    workers: int = 4
+    qps: float = 50
+    burst: int = 100
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT. Gives the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(_run(settings))
+    except (ClusterError, OSError) as error:
+        print(f"penstock operator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, main.cancel)
+    # Cancelled by a signal is the normal end; the Lease is released on the way out.
+    with contextlib.suppress(asyncio.CancelledError):
+        await _lead(settings, random.Random(secrets.randbits(64)))
+
+
+async def _lead(settings: Settings, chance: random.Random) -> None:
+    source: Source = Kubeconfig(settings.kubeconfig, settings.context) if settings.kubeconfig else InCluster()
+    clock = time.monotonic
+    identity = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    async with contextlib.AsyncExitStack() as stack:
+        own = await stack.enter_async_context(await Connection.open(source, Throttle(10, 20, clock), chance))
+        lease = Lease(own, settings.lease_namespace, LEASE_NAME, identity, clock, _now, chance)
+        connection = await stack.enter_async_context(
+            await Connection.open(source, Throttle(settings.qps, settings.burst, clock), chance, lease.is_held)
+        )
+
+        def cache(resource: Resource, label_selector: str = "") -> Cache:
+            namespace = settings.namespace if resource.namespaced else None
+            return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, namespace, label_selector)
+
+        mine = ",".join(f"{label}={value}" for label, value in makers.MANAGED_BY.items())
+        objects = {r.kind: cache(r) for r in (MODELS, ENDPOINTS, SERVING_RUNTIMES)}
+        children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, PODS)))
+        caches = [*objects.values(), *children]
+        store = KubernetesStore(connection, objects)
+        actuator = KubernetesActuator(connection, objects, children, settings.image, settings.router_url)
+        reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
+        queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
+        controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each.run()) for each in caches]
+            changed: asyncio.Queue[Key] = asyncio.Queue()
+            tasks.append(group.create_task(_spread(changed, store, queue)))
+            for each in objects.values():
+                each.on_change(lambda obj: changed.put_nowait(_key(obj)))
+            for each in children:
+                each.on_change(lambda child: _enqueue_owner(child, queue))
+
+            async def work() -> None:
+                for each in caches:
+                    await each.wait_synced()
+                for obj in (o for kind in objects.values() for o in kind.list()):
+                    changed.put_nowait(_key(obj))
+                await controller.run()
+
+            live = [health.works(controller), *(health.sees(each, clock) for each in caches)]
+            ready = [health.synced(each) for each in caches]
+            async with health.serving(settings.health_host, settings.health_port, live, ready) as port:
+                log.info("identity=%s health=http://%s:%d/healthz", identity, settings.health_host, port)
+                try:
+                    await lease.run(work)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+
+
+async def _spread(changed: asyncio.Queue[Key], store: KubernetesStore, queue: Queue[Key]) -> None:
+    """An object that changed is looked at, and so are the objects that name it."""
+    while True:
+        for key in await affected(await changed.get(), store):
+            queue.add(key)
+
+
+def _key(obj: Object) -> Key:
+    return Key(obj["kind"], *key_of(obj))
+
+
+def _enqueue_owner(child: Object, queue: Queue[Key]) -> None:
+    labels = child["metadata"].get("labels") or {}
+    for kind, label in (("Model", makers.MODEL_LABEL), ("Endpoint", makers.ENDPOINT_LABEL)):
+        if label in labels:
+            queue.add(Key(kind, key_of(child).namespace, labels[label]))
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

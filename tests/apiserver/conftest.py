@@ -1,0 +1,164 @@
+"""What tests of the operator share: the definitions, and an operator as its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.rig.control_plane import ControlPlane
+
+CRDS = pathlib.Path(__file__).parents[2] / "manifests" / "crds"
+DEADLINE_S = 60
+
+
+class Cluster:
+    """One namespace of the control plane, as a person with kubectl sees it."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self.plane = plane
+        self.namespace = namespace
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def apply(self, *objects: dict[str, Any]) -> str:
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        return self.kubectl("apply", "-f", "-", stdin=json.dumps(items))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def list(self, kinds: str = "deployments,services,configmaps") -> list[dict[str, Any]]:
+        """Objects that Penstock manages."""
+        label = "app.kubernetes.io/managed-by=penstock"
+        items: list[dict[str, Any]] = json.loads(self.kubectl("get", kinds, "-l", label, "-o", "json"))["items"]
+        return items
+
+    def names(self, kinds: str = "deployments,services,configmaps") -> set[str]:
+        return {f"{item['kind']}/{item['metadata']['name']}" for item in self.list(kinds)}
+
+    def versions(self) -> dict[str, str]:
+        """Resource versions of everything the operator writes."""
+        items = json.loads(self.kubectl("get", "models,endpoints,deployments,services,configmaps", "-o", "json"))
+        return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items["items"]}
+
+    def condition(self, name: str, type_: str, kind: str = "model") -> dict[str, Any]:
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        found: dict[str, Any] = next((c for c in conditions if c["type"] == type_), {})
+        return found
+
+    def until(self, what: str, holds: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
+        """Wait until ``holds``; fails naming ``what`` after the deadline."""
+        end = time.monotonic() + deadline_s
+        while not holds():
+            if time.monotonic() > end:
+                state = self.kubectl("get", "models,endpoints,deployments,configmaps", "-o", "yaml")
+                raise AssertionError(f"{what}: not so after {deadline_s} s\n{state[-6000:]}")
+
+    def ready(self, deployment: str) -> None:
+        """Stand in for the kubelet this tier has not: report every replica of ``deployment`` as ready."""
+        wanted = self.get("deployment", deployment)["spec"]["replicas"]
+        # The deployment controller writes the status from ready pods, so pods are what is marked.
+        self.until(
+            f"{deployment} has {wanted} pods",
+            lambda: len(self._pods(deployment)) == wanted,
+        )
+        for pod in self._pods(deployment):
+            conditions = [{"type": t, "status": "True"} for t in ("Ready", "ContainersReady", "PodScheduled")]
+            patch = json.dumps({"status": {"phase": "Running", "conditions": conditions}})
+            self.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
+
+    def _pods(self, deployment: str) -> list[str]:
+        selector = f"penstock.dev/workload={deployment}"
+        items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
+
+
+@pytest.fixture(scope="session")
+def definitions(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane with Penstock's kinds."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+    for kind in ("models", "endpoints", "servingruntimes"):
+        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
+    return control_plane
+
+
+@pytest.fixture
+def cluster(definitions: ControlPlane, namespace: str) -> Cluster:
+    return Cluster(definitions, namespace)
+
+
+class Operator:
+    """An operator process that watches one namespace."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
+        self.process = process
+        self.log = log
+
+    @property
+    def health(self) -> str:
+        found = re.search(r"health=(\S+)/healthz", self.log.read_text())
+        assert found, self.log.read_text()
+        return found[1].replace("0.0.0.0", "127.0.0.1")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+StartOperator = Callable[..., Operator]
+
+
+@pytest.fixture
+def start_operator(cluster: Cluster, tmp_path: pathlib.Path) -> Iterator[StartOperator]:
+    """Starts operators for the test's namespace; all are ended with the test."""
+    with contextlib.ExitStack() as stack:
+        started: list[Operator] = []
+
+        def start(kubeconfig: pathlib.Path | None = None) -> Operator:
+            log = tmp_path / f"operator-{len(started)}.log"
+            config = kubeconfig or cluster.plane.kubeconfig()
+            command = [sys.executable, "-m", "operators.cli.main", "operator", "--kubeconfig", str(config)]
+            command += ["--namespace", cluster.namespace, "--lease-namespace", cluster.namespace]
+            command += ["--health-host", "127.0.0.1", "--health-port", "0"]
+            with log.open("wb") as output:
+                process = subprocess.Popen(command, stdout=output, stderr=output)
+            operator = Operator(process, log)
+            started.append(operator)
+            stack.callback(_end, operator)
+            return operator
+
+        yield start
+
+
+def _end(operator: Operator) -> None:
+    if operator.process.poll() is None:
+        operator.kill()
+
+
+DIGEST_A = "sha256:" + "a" * 64
+DIGEST_B = "sha256:" + "b" * 64
+
+
+def model(name: str = "digits", digest: str = DIGEST_A, **spec: Any) -> dict[str, Any]:
+    source = {"uri": "s3://models/digits.onnx", "digest": digest}
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name},
+        "spec": {"source": source, **spec},
+    }

@@ -1,0 +1,106 @@
+"""The API server and local mode judge the same objects the same way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from operators.api.errors import InvalidObject
+from operators.api.kinds import parse
+from tests.apiserver.conftest import Cluster, model
+
+
+def endpoint(*weights: int) -> dict[str, Any]:
+    arms = [{"name": f"arm{i}", "model": "digits", "weight": weight} for i, weight in enumerate(weights)]
+    metadata = {"name": "reader"}
+    return {"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": metadata, "spec": {"arms": arms}}
+
+
+def runtime(**spec: Any) -> dict[str, Any]:
+    metadata = {"name": "mine"}
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": metadata,
+        "spec": {"formats": ["onnx"], **spec},
+    }
+
+
+REFUSED = [
+    (model(source={"uri": "models/digits.onnx"}), "spec.source"),
+    (model(source={"uri": "s3://models/x", "digest": "sha256:abc"}), "spec.source.digest"),
+    (model(sorce={"uri": "s3://models/x"}), "sorce"),
+    (model(replicas=-1), "spec.replicas"),
+    (model(replicas="two"), "spec.replicas"),
+    (model(scaling={"minReplicas": 5, "maxReplicas": 2}), "spec.scaling"),
+    (model(replicas=9, scaling={"minReplicas": 1, "maxReplicas": 2}), "spec"),
+    (model(variants=[]), "spec.variants"),
+    (model(variants=[{"name": "int8", "passes": [{}]}]), "spec.variants[0].passes[0]"),
+    (model(rollout={"steps": [{"weight": 0}]}), "spec.rollout.steps[0].weight"),
+    (model(rollout={"steps": [{"weight": 5, "for": "2 minutes"}]}), "spec.rollout.steps[0].for"),
+    (model(rollout={"analysis": {"alpha": 0.7}}), "spec.rollout.analysis.alpha"),
+    (model(name="Digits"), "metadata.name"),
+    (model(name="d" * 41), "metadata.name"),
+    (endpoint(60, 30), "spec"),
+    (runtime(), "spec"),
+]
+ACCEPTED = [
+    model(),
+    model(replicas=0, scaling={"minReplicas": 0, "maxReplicas": 2}),
+    model(variants=[{"name": "int8", "passes": [{"quantize": {"mode": "dynamic"}}]}]),
+    model(rollout={"steps": [{"weight": 5, "for": "1h30m"}], "analysis": {"alpha": 0.01}}),
+    model(resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "accelerator": {"class": "nvidia-l4"}}),
+    endpoint(90, 10),
+    runtime(image="engine:1"),
+]
+
+
+@pytest.mark.parametrize(("obj", "field"), REFUSED, ids=[f"{i}-{field}" for i, (_, field) in enumerate(REFUSED)])
+def test_what_one_refuses_the_other_refuses_naming_the_field(
+    cluster: Cluster, obj: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(subprocess.SubprocessError) as server:
+        cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(obj))
+    assert field in str(server.value)
+    with pytest.raises(InvalidObject) as local:
+        parse(obj)
+    assert field in str(local.value)
+
+
+@pytest.mark.parametrize("obj", ACCEPTED, ids=[f"{i}-{obj['kind']}" for i, obj in enumerate(ACCEPTED)])
+def test_what_one_accepts_the_other_accepts(cluster: Cluster, obj: dict[str, Any]) -> None:
+    created = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(obj))
+    # Defaults are the same on both sides, too.
+    stored, parsed = parse(json.loads(created)), parse(obj)
+    assert stored.model_dump()["spec"] == parsed.model_dump()["spec"]
+
+
+def test_the_rule_that_was_broken_is_told_in_its_own_words(cluster: Cluster) -> None:
+    with pytest.raises(subprocess.SubprocessError) as refusal:
+        cluster.apply(endpoint(60, 30))
+    assert "the weights of arms must add up to 100" in str(refusal.value)
+
+
+def test_explain_reads_like_documentation(cluster: Cluster) -> None:
+    text = " ".join(cluster.kubectl("explain", "model.spec.rollout.analysis").split())
+    assert "Greatest probability of rolling back a revision that is no worse than the stable one." in text
+
+
+def test_every_field_of_every_kind_is_described(cluster: Cluster) -> None:
+    for kind in ("models", "endpoints", "servingruntimes"):
+        crd = cluster.get("crd", f"{kind}.penstock.dev")
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        assert undescribed(schema, "spec") == []
+
+
+def undescribed(schema: dict[str, Any], path: str) -> list[str]:
+    found = []
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}"
+        if not field.get("description"):
+            found.append(here)
+        found += undescribed(field, here) + undescribed(field.get("items", {}), here)
+    return found

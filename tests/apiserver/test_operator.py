@@ -1,0 +1,273 @@
+"""The operator against a real API server; the garbage collector and the deployment controller are real too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import httpx
+import pytest
+
+from operators.actuators.kubernetes import observing
+from operators.api.plan import Arm, RouteObserved
+from tests.apiserver.conftest import DIGEST_B, Cluster, StartOperator, model
+
+
+def settled(cluster: Cluster, name: str = "digits") -> str:
+    """Bring ``name`` to Ready, standing in for kubelet and router; gives the serving workload."""
+    cluster.until("the operator has seen the spec", lambda: _observed(cluster, name))
+    workload = newest(cluster, name)
+    cluster.ready(workload)
+    cluster.until("traffic moves", lambda: arms(cluster, name) == [workload])
+    report(cluster, name)
+    cluster.until("the rollout completes", lambda: status(cluster, name, "RolloutComplete") == "True")
+    return workload
+
+
+def _observed(cluster: Cluster, name: str) -> bool:
+    found = cluster.get("model", name)
+    seen: int = found.get("status", {}).get("observedGeneration", 0)
+    return bool(seen == found["metadata"]["generation"] and found["status"]["revisions"])
+
+
+def newest(cluster: Cluster, name: str) -> str:
+    revision = cluster.get("model", name)["status"]["revisions"][0]
+    return f"{name}-{revision['name']}-{revision['variant']}"
+
+
+def route(cluster: Cluster, name: str) -> list[dict[str, object]]:
+    data = cluster.get("configmap", f"{name}-route")["data"]["route.json"]
+    found: list[dict[str, object]] = json.loads(data)["arms"]
+    return found
+
+
+def arms(cluster: Cluster, name: str) -> list[object]:
+    return [arm["workload"] for arm in route(cluster, name)]
+
+
+def report(cluster: Cluster, name: str) -> None:
+    """What the router writes once it does what the route says."""
+    asked = tuple(Arm(**arm) for arm in route(cluster, name))  # type: ignore[arg-type]
+    annotation = f"{observing.OBSERVED}={observing.report(RouteObserved(asked))}"
+    cluster.kubectl("annotate", "--overwrite", "configmap", f"{name}-route", annotation)
+
+
+def status(cluster: Cluster, name: str, type_: str) -> object:
+    return cluster.condition(name, type_).get("status")
+
+
+def test_applying_a_model_makes_its_children_and_a_url(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    cluster.apply(model(resources={"requests": {"cpu": "0.5", "memory": "1024Mi"}}))
+    workload = settled(cluster)
+    assert cluster.names() == {f"Deployment/{workload}", f"Service/{workload}", "ConfigMap/digits-route"}
+    url = f"http://penstock-router.penstock-system/{cluster.namespace}/digits/v2/models/digits"
+    assert cluster.get("model", "digits")["status"]["url"] == url
+    line = cluster.kubectl("get", "models", "digits", "--no-headers").split()
+    assert line[:2] == ["digits", "True"]
+    assert line[5] == url
+
+
+def test_a_steady_state_makes_no_write(cluster: Cluster, start_operator: StartOperator) -> None:
+    first = start_operator()
+    cluster.apply(model(resources={"requests": {"cpu": "0.5", "memory": "1024Mi"}}))
+    settled(cluster)
+    before = cluster.versions()
+    passes = first.log.read_text().count("outcome=done")
+    first.stop()
+    # A second operator looks at everything afresh, and a label of no meaning makes it look once more.
+    second = start_operator()
+    cluster.until("it has looked", lambda: "outcome=done" in second.log.read_text())
+    cluster.kubectl("label", "deployment", "--all", "team=blue")
+    cluster.until("it has looked again", lambda: second.log.read_text().count("outcome=done") >= 2)
+    after = cluster.versions()
+    changed = {name for name in before if before[name] != after[name]}
+    assert passes >= 1
+    assert {name.split("/")[0] for name in changed} <= {"Deployment"}, "only the label's own change"
+    assert before.keys() == after.keys()
+    labelled = cluster.versions()
+    second.stop()
+    third = start_operator()
+    cluster.until("it has looked", lambda: "outcome=done" in third.log.read_text())
+    assert cluster.versions() == labelled
+
+
+def test_drift_is_repaired_and_foreign_fields_are_kept(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    cluster.apply(model())
+    workload = settled(cluster)
+    image = '[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil:1"}]'
+    cluster.kubectl("annotate", "deployment", workload, "example.com/owner=blue")
+    cluster.kubectl("patch", "deployment", workload, "--type=json", "-p", image)
+    cluster.until(
+        "the image is ours again",
+        lambda: (
+            cluster.get("deployment", workload)["spec"]["template"]["spec"]["containers"][0]["image"]
+            == "penstock-serve:latest"
+        ),
+    )
+    assert cluster.get("deployment", workload)["metadata"]["annotations"]["example.com/owner"] == "blue"
+    uid = cluster.get("service", workload)["metadata"]["uid"]
+    cluster.kubectl("delete", "service", workload)
+    cluster.until(
+        "the service is back",
+        lambda: any(
+            item["kind"] == "Service" and item["metadata"]["uid"] != uid for item in cluster.list("services")
+        ),
+    )
+
+
+def test_deleting_a_model_leaves_nothing(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    cluster.apply(model())
+    settled(cluster)
+    cluster.kubectl("delete", "model", "digits")
+    cluster.until("children and pods are gone", lambda: not cluster.names("deployments,services,configmaps,pods"))
+
+
+def test_a_model_deleted_while_no_operator_runs_leaves_nothing(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    operator = start_operator()
+    cluster.apply(model())
+    settled(cluster)
+    operator.stop()
+    cluster.kubectl("delete", "model", "digits")
+    start_operator()
+    cluster.until("children are gone", lambda: not cluster.names())
+
+
+def test_the_next_revision_replaces_the_old_one_only_after_the_router_says_so(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    start_operator()
+    cluster.apply(model())
+    old = settled(cluster)
+    cluster.apply(model(digest=DIGEST_B))
+    cluster.until("the next revision starts", lambda: newest(cluster, "digits") != old)
+    new = newest(cluster, "digits")
+    cluster.until("both exist", lambda: {f"Deployment/{old}", f"Deployment/{new}"} <= cluster.names())
+    assert arms(cluster, "digits") == [old]
+    cluster.ready(new)
+    cluster.until("traffic is asked to move", lambda: arms(cluster, "digits") == [new])
+    assert f"Deployment/{old}" in cluster.names(), "the router has not said that it moved"
+    report(cluster, "digits")
+    cluster.until("the old one is gone", lambda: f"Deployment/{old}" not in cluster.names())
+    revisions = cluster.get("model", "digits")["status"]["revisions"]
+    assert [(r["state"], r["weight"]) for r in revisions] == [("Serving", 10000), ("Retired", 0)]
+
+
+def test_an_operator_killed_during_a_rollout_is_continued_by_the_next(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    first = start_operator()
+    cluster.apply(model())
+    old = settled(cluster)
+    cluster.apply(model(digest=DIGEST_B))
+    cluster.until("the next revision starts", lambda: newest(cluster, "digits") != old)
+    first.kill()
+    start_operator()
+    new = settled(cluster)
+    assert new != old
+    cluster.until("the old one is gone", lambda: f"Deployment/{old}" not in cluster.names())
+
+
+def test_a_second_operator_takes_over_when_the_leader_goes(cluster: Cluster, start_operator: StartOperator) -> None:
+    leader = start_operator()
+    cluster.until("the first leads", lambda: "leading=true" in leader.log.read_text())
+    standby = start_operator()
+    cluster.until("the second runs", lambda: "health=" in standby.log.read_text())
+    cluster.until("the second is healthy", lambda: httpx.get(f"{standby.health}/healthz").status_code == 200)
+    assert "leading=true" not in standby.log.read_text()
+    assert leader.stop() == 0
+    cluster.until("the second leads", lambda: "leading=true" in standby.log.read_text())
+    cluster.apply(model())
+    settled(cluster)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            {"uri": "s3://models/digits.onnx"},
+            "s3://models/digits.onnx: digest is not set, and replicas started at different times could serve "
+            "different bytes; set digest to the `sha256:` that `penstock fetch --uri URI --to DIR` prints",
+        ),
+        (
+            {"uri": "file:///models/digits.onnx", "digest": DIGEST_B},
+            "file:///models/digits.onnx: this version fetches pvc:// and s3:// in a cluster; put the artifact there",
+        ),
+    ],
+    ids=["no digest", "local file"],
+)
+def test_a_source_that_pods_cannot_fetch_is_a_condition(
+    cluster: Cluster, start_operator: StartOperator, source: dict[str, str], message: str
+) -> None:
+    start_operator()
+    cluster.apply(model(source=source))
+    cluster.until("it is told", lambda: status(cluster, "digits", "Ready") == "False")
+    assert cluster.condition("digits", "VariantsReady")["message"] == (
+        f"model digits: no variant can be served: variant default: {message}"
+    )
+    assert cluster.names("deployments,services") == set()
+
+
+def test_a_child_name_that_is_taken_is_a_condition_and_the_other_child_stays_as_it_is(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    cluster.kubectl("create", "configmap", "digits-route", "--from-literal=mine=1")
+    cluster.kubectl("label", "configmap", "digits-route", "app.kubernetes.io/managed-by=penstock")
+    start_operator()
+    cluster.apply(model())
+    cluster.until(
+        "it is told", lambda: cluster.condition("digits", "RolloutComplete").get("reason") == "NotApplied"
+    )
+    assert cluster.condition("digits", "RolloutComplete")["message"] == (
+        "a change could not be made, and is tried again: ConfigMap digits-route exists and belongs to somebody "
+        "else; rename it or the object that needs this name"
+    )
+    assert cluster.get("configmap", "digits-route")["data"] == {"mine": "1"}
+    cluster.until("its siblings exist", lambda: any(n.startswith("Deployment/") for n in cluster.names()))
+
+
+def test_replicas_follow_the_scale_subresource(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    cluster.apply(model())
+    workload = settled(cluster)
+    cluster.kubectl("scale", "model", "digits", "--replicas=3")
+    cluster.until("three are wanted", lambda: cluster.get("deployment", workload)["spec"]["replicas"] == 3)
+    cluster.ready(workload)
+    cluster.until("three answer", lambda: cluster.get("model", "digits")["status"]["readyReplicas"] == 3)
+
+
+def test_an_endpoint_follows_its_models(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    arms = [{"name": "control", "model": "digits", "weight": 90}, {"name": "new", "model": "wide", "weight": 10}]
+    cluster.apply(
+        {
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "Endpoint",
+            "metadata": {"name": "reader"},
+            "spec": {"arms": arms},
+        }
+    )
+    cluster.until("no arm answers yet", lambda: cluster.condition("reader", "Ready", "pep").get("status") == "False")
+    cluster.apply(model(), model("wide", DIGEST_B))
+    settled(cluster, "digits")
+    settled(cluster, "wide")
+    cluster.until("both arms answer", lambda: cluster.condition("reader", "Ready", "pep")["reason"] == "Serving")
+    split = json.loads(cluster.get("configmap", "reader-split")["data"]["route.json"])
+    assert split == {"shares": [["digits", 9000], ["wide", 1000]], "stickyHeader": None}
+
+
+def test_pods_are_restricted(cluster: Cluster, start_operator: StartOperator) -> None:
+    cluster.kubectl("label", "namespace", cluster.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    start_operator()
+    cluster.apply(model(source={"uri": "pvc://store/digits", "digest": DIGEST_B}))
+    workload = settled(cluster)
+    pod = cluster.get("deployment", workload)["spec"]["template"]["spec"]
+    fetch = pod["initContainers"][0]
+    assert fetch["args"] == ["fetch", "--uri", "file:///mnt/source/digits", "--digest", DIGEST_B, "--to", "/mnt/models"]
+    assert pod["automountServiceAccountToken"] is False
+    with pytest.raises(subprocess.SubprocessError, match="violates PodSecurity"):
+        cluster.kubectl("run", "shell", "--image=busybox", "--privileged")
