@@ -9,10 +9,10 @@ cancelled. What a failure means decides how it goes on:
   version or the stream cannot be trusted, so list again and compare.
 - Failures wait longer each time, up to half a minute, until an event arrives or a watch lives out its time.
 
-A watch asks the API server to end it after 30 s; a bookmark comes 2 s before that. So even where nothing ever
-changes, a working watch gives a sign of life every 30 s, before a load balancer that cuts idle connections
-after 35 s does so, and ``contact`` older than a minute means that this copy is blind. An open connection on
-which nothing comes is no sign of life.
+A watch asks the API server to end it after 30 s, which it does on time even where nothing ever changes (a
+bookmark just before is usual, not certain). So a working watch gives a sign of life every 30 s, before a load
+balancer that cuts connections idle for 35 s does so, and ``contact`` older than a minute means that this copy is
+blind. An open connection on which nothing comes is no sign of life.
 """
 
 from __future__ import annotations
@@ -185,9 +185,7 @@ class Cache:
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures)
         self.trouble = str(error) or repr(error)
-        log.warning(
-            "cache=%r failures=%d retry_s=%.1f error=%r", str(self), self._failures, delay_s, self.trouble
-        )
+        log.warning("cache=%r failures=%d retry_s=%.1f error=%r", str(self), self._failures, delay_s, self.trouble)
         await asyncio.sleep(delay_s)
 
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
 from operators.runtime.errors import BadConfiguration
+
+# What the official loader raises over files that are absent, no YAML, or YAML of another shape.
+_UNUSABLE = (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 
 
 class Source(Protocol):
@@ -40,7 +44,7 @@ class Kubeconfig:
             await config.load_kube_config(  # type: ignore[no-untyped-call]
                 self.path, self.context, configuration
             )
-        except (config.ConfigException, OSError, ValueError) as error:
+        except _UNUSABLE as error:
             raise BadConfiguration(f"kubeconfig {self.path}: {error}; name another") from error
         return configuration
 

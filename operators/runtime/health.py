@@ -39,9 +39,7 @@ def sees(cache: Cache, clock: Callable[[], float], blind_s: float = BLIND_S) -> 
 
 def synced(cache: Cache) -> Check:
     """Complains until ``cache`` has been complete once."""
-    return lambda: (
-        None if cache.synced else f"cache of {cache}: not complete yet: {cache.trouble or 'listing'}"
-    )
+    return lambda: None if cache.synced else f"cache of {cache}: not complete yet: {cache.trouble or 'listing'}"
 
 
 def works(controller: Controller[K], stuck_s: float = STUCK_S) -> Check:
@@ -63,9 +61,7 @@ async def serving(host: str, port: int, live: Sequence[Check], ready: Sequence[C
     def answering(checks: Sequence[Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
             complaints = [complaint for check in checks if (complaint := check())]
-            return web.Response(
-                status=500 if complaints else 200, text="\n".join(complaints or ["ok"]) + "\n"
-            )
+            return web.Response(status=500 if complaints else 200, text="\n".join(complaints or ["ok"]) + "\n")
 
         return answer
 

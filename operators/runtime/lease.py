@@ -118,9 +118,7 @@ class Lease:
                 log.info("lease=%s/%s identity=%s leading=true", self._namespace, self._name, self._identity)
                 if await self._lead(work):
                     return
-                log.warning(
-                    "lease=%s/%s identity=%s leading=false", self._namespace, self._name, self._identity
-                )
+                log.warning("lease=%s/%s identity=%s leading=false", self._namespace, self._name, self._identity)
         finally:
             await self._release()
 

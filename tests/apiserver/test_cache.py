@@ -111,9 +111,7 @@ async def until(condition: Callable[[], object], deadline_s: float = 60) -> None
 
 
 @contextlib.asynccontextmanager
-async def setting(
-    plane: ControlPlane, namespace: str, folder: Path, token: str | None = None
-) -> AsyncIterator[Scene]:
+async def setting(plane: ControlPlane, namespace: str, folder: Path, token: str | None = None) -> AsyncIterator[Scene]:
     kubeconfig = folder / "proxied.kubeconfig"
     throttle = Throttle(1000, 1000, asyncio.get_running_loop().time)
     async with fault_proxy.running(plane.url, plane.ca_file) as proxy:
@@ -141,6 +139,20 @@ async def test_follows_what_is_created_changed_and_deleted(scene: Scene) -> None
         await scene.equal(cache)
     assert sorted(told) == ["first", "first", "second", "second", "third"]
     assert scene.proxy.count(lists("configmaps")) == 1
+
+
+async def test_a_handler_that_fails_costs_no_other_its_call(scene: Scene) -> None:
+    told: list[str] = []
+
+    def fail(_: Object) -> None:
+        raise ValueError("a handler's own fault")
+
+    async with scene.following() as cache:
+        cache.on_change(fail)
+        cache.on_change(lambda obj: told.append(obj["metadata"]["name"]))
+        await scene.put(first="new", second="new")
+        await scene.equal(cache)
+    assert sorted(told) == ["first", "second"]
 
 
 async def test_lists_page_by_page(scene: Scene) -> None:
