@@ -178,6 +178,6 @@ async def test_a_stored_object_that_does_not_parse_is_named_by_get_and_left_out_
     await rig.put(model("sound"))
     await rig.put(model("spoilt"))
     await rig.spoil(key("spoilt"))
-    with pytest.raises(InvalidObject, match="Model 'spoilt': spec.source: required, but not given"):
+    with pytest.raises(InvalidObject, match=r"Model 'spoilt': spec.source: required, but not given"):
         await rig.store.get(key("spoilt"))
     assert [o.metadata.name for o in await rig.store.list("Model")] == ["sound"]

@@ -1,0 +1,257 @@
+"""One request as a person makes it: a picture or an array in, a readable answer out.
+
+The Model's ``contract`` says how an image becomes the input tensor and a row of scores an answer. Scores that
+are no distribution yet are taken for logits: p_i = exp(s_i - max s) / sum_j exp(s_j - max s).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from operators.api.errors import NotFound, OperatorError, Unreachable
+from serving.contract import REVISION_HEADER, VARIANT_HEADER
+
+Array = npt.NDArray[Any]
+_DTYPES = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+_SHOWN = 5
+_BAR = 24
+
+
+class BadInput(OperatorError):
+    """The input file cannot become the model's input; the message says which and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A body in the V2 protocol; with ``header_length`` where binary tensors follow the JSON."""
+
+    body: bytes
+    header_length: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came back, and who answered how fast."""
+
+    model: str
+    revision: str
+    variant: str
+    latency_ms: float
+    outputs: list[dict[str, Any]]
+
+
+def ask(url: str, model: str, contract: dict[str, Any], file: pathlib.Path, timeout_s: float) -> Answer:
+    """Send the content of ``file`` to the model served at ``url``.
+
+    Raises:
+        BadInput: the file is not what the model takes.
+        Unreachable: nobody answers, or the answer is an error of the server.
+    """
+    path = f"{url.rstrip('/')}/v2/models/{model}"
+    with httpx.Client(timeout=timeout_s) as client:
+        inputs = _answered(client, "GET", path, None)[0].get("inputs", [])
+        wanted = request(file, inputs, contract)
+        began = time.perf_counter()
+        body, headers = _answered(client, "POST", f"{path}/infer", wanted)
+        latency_ms = 1000 * (time.perf_counter() - began)
+    revision, variant = headers.get(REVISION_HEADER, ""), headers.get(VARIANT_HEADER, "")
+    return Answer(model, revision, variant, latency_ms, body["outputs"])
+
+
+def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict[str, Any]) -> Request:
+    """The request that ``file`` stands for, for a model with these ``inputs`` (from its V2 metadata)."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"--input {file}: {error.strerror}; give an image, .npy, .npz or .json file") from error
+    array: Array
+    match file.suffix.lower():
+        case ".png" | ".jpg" | ".jpeg":
+            array = _image(file, contract)
+        case ".npy" | ".npz":
+            array = _numpy(file)
+        case ".json":
+            data = _json(file, content)
+            if isinstance(data, dict):
+                return Request(content)
+            try:
+                array = np.asarray(data)
+            except ValueError as error:
+                raise BadInput(f"--input {file}: the nested list is not regular: {error}") from error
+        case suffix:
+            raise BadInput(f"--input {file}: {suffix or 'no'} suffix; give a .png, .jpg, .npy, .npz or .json file")
+    if len(inputs) != 1:
+        names = ", ".join(tensor["name"] for tensor in inputs)
+        raise BadInput(f"--input {file}: the model has {len(inputs)} inputs ({names}); give a V2 request as .json")
+    return _binary(file, array, inputs[0]["name"], inputs[0]["datatype"])
+
+
+def _image(file: pathlib.Path, contract: dict[str, Any]) -> Array:
+    wanted = (contract.get("input") or {}).get("image")
+    if wanted is None:
+        raise BadInput(
+            f"--input {file}: the Model does not say how an image becomes a tensor; "
+            "set spec.contract.input.image, or give a .npy, .npz or .json file"
+        )
+    height, width = wanted["size"]
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("L" if wanted.get("mode") == "grey" else "RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BadInput(f"--input {file}: cannot be read as an image: {error}") from error
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float32) * np.float32(wanted.get("scale", 1.0))
+    return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
+
+
+def _numpy(file: pathlib.Path) -> Array:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded[:1]
+        with loaded:
+            first: Array = loaded["x" if "x" in loaded.files else loaded.files[0]]
+            return first[:1]
+    except (OSError, ValueError, EOFError, IndexError) as error:
+        raise BadInput(f"--input {file}: cannot be read as arrays: {error}") from error
+
+
+def _json(file: pathlib.Path, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise BadInput(f"--input {file}: not JSON: {error}") from error
+
+
+def _binary(file: pathlib.Path, array: Array, name: str, datatype: str) -> Request:
+    if datatype not in _DTYPES:
+        raise BadInput(f"--input {file}: input {name!r} is {datatype}; give a V2 request as .json")
+    wanted = np.dtype(_DTYPES[datatype])
+    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind") and array.dtype.kind not in "iu":
+        raise BadInput(f"--input {file}: holds {array.dtype}, input {name!r} takes {datatype}; convert it first")
+    raw = np.ascontiguousarray(array, wanted).tobytes()
+    tensor = {"name": name, "shape": list(array.shape), "datatype": datatype}
+    header = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
+    return Request(header + raw, len(header))
+
+
+def _answered(
+    client: httpx.Client, method: str, url: str, wanted: Request | None
+) -> tuple[dict[str, Any], httpx.Headers]:
+    headers = {"Content-Type": "application/json"}
+    if wanted is not None and wanted.header_length is not None:
+        length = str(wanted.header_length)
+        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": length}
+    try:
+        response = client.request(method, url, content=wanted.body if wanted else None, headers=headers)
+        body = response.json()
+        if not isinstance(body, dict):
+            raise ValueError(f"got {response.text:.80}")
+    except httpx.HTTPError as error:
+        raise Unreachable(f"{url}: {error}; see `penstock get models`") from error
+    except ValueError as error:
+        raise Unreachable(f"{url}: HTTP {response.status_code}, and no V2 answer: {error}") from error
+    if response.status_code != 200:
+        kind = {400: BadInput, 404: NotFound}.get(response.status_code, Unreachable)
+        raise kind(f"{url}: HTTP {response.status_code}: {body.get('error', response.text)}")
+    return body, response.headers
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One class and how probable it is."""
+
+    label: str
+    probability: float
+
+
+def scores(answer: Answer, contract: dict[str, Any]) -> list[Score]:
+    """The classes of the first output, most probable first; empty where it is no single row of numbers.
+
+    Raises:
+        BadInput: the contract has another number of labels than the output has scores.
+    """
+    output = answer.outputs[0]
+    if output["datatype"] not in ("FP16", "FP32", "FP64") or "data" not in output:
+        return []
+    row = np.asarray(output["data"], np.float64).reshape(-1)
+    labels = (contract.get("output") or {}).get("labels") or [str(index) for index in range(row.size)]
+    if row.size != output["shape"][-1] or row.size < 2:
+        return []
+    if len(labels) != row.size:
+        raise BadInput(
+            f"spec.contract.output.labels has {len(labels)} names, "
+            f"output {output['name']!r} {row.size} scores: make them the same number"
+        )
+    probabilities = row if _is_distribution(row) else _softmax(row)
+    order = np.argsort(-probabilities, kind="stable")
+    return [Score(labels[index], float(probabilities[index])) for index in order]
+
+
+def _is_distribution(row: Array) -> bool:
+    return bool((row >= 0).all() and abs(float(row.sum()) - 1) < 1e-3)
+
+
+def _softmax(row: Array) -> Array:
+    exponentials = np.exp(row - row.max())
+    result: Array = exponentials / exponentials.sum()
+    return result
+
+
+def as_text(answer: Answer, found: Sequence[Score]) -> str:
+    """The answer for a person: the best label, a bar for each of the top scores, who said so and how fast."""
+    lines = []
+    if found:
+        lines.append(f"{answer.model}: {found[0].label} ({found[0].probability:.1%})\n")
+        top = found[:_SHOWN]
+        width = max(len(score.label) for score in top)
+        for score in top:
+            bar = "█" * round(_BAR * score.probability)
+            lines.append(f"  {score.label:<{width}}  {bar:<{_BAR}}  {score.probability:6.1%}")
+        lines.append("")
+    else:
+        lines += [f"{o['name']} {o['datatype']} {o['shape']}: {_first(o.get('data'))}" for o in answer.outputs]
+    by = f"revision {answer.revision} ({answer.variant}), " if answer.revision else ""
+    lines.append(f"{by}{answer.latency_ms:.1f} ms")
+    return "\n".join(lines) + "\n"
+
+
+def _first(data: Any) -> str:
+    text = json.dumps(data)
+    return text if len(text) <= 200 else text[:200] + " …"
+
+
+def as_data(answer: Answer, found: Sequence[Score]) -> dict[str, Any]:
+    """The answer for a program."""
+    return {
+        "model": answer.model,
+        "revision": answer.revision,
+        "variant": answer.variant,
+        "latencyMs": round(answer.latency_ms, 3),
+        "scores": [dataclasses.asdict(score) for score in found],
+        "outputs": answer.outputs,
+    }

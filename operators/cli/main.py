@@ -1,0 +1,144 @@
+"""``penstock`` and ``kubectl penstock``: the commands, their errors as a line and an exit code.
+
+Commands import what they need when they run, so that ``--help`` and ``get`` do not wait for what they do not
+use. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from operators.api.errors import OperatorError
+from operators.cli import datadir, verbs
+
+app = typer.Typer(
+    help="Serve models: one YAML, from model to answers, on a laptop or in a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command()
+def up(
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE…]", help="YAML files to apply first.")] = None,
+    data_dir: verbs.DataDir = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)] = 9000,
+) -> None:
+    """Run everything on this machine, in the foreground: control plane, router and model servers."""
+    from operators.cli import up as running
+
+    folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
+    running.main(running.Options(folder, host, port, grpc_port), files or [])
+
+
+@app.command()
+def down(data_dir: verbs.DataDir = None) -> None:
+    """End a running `penstock up`, or what a crashed one left running."""
+    from operators.cli import up as running
+
+    running.down(data_dir.absolute() if data_dir else datadir.default(os.environ))
+
+
+verbs.add_to(app)
+
+
+@app.command(context_settings=_PASSED_ON)
+def serve(ctx: typer.Context) -> None:
+    """Run the model server alone: serve PATH…"""
+    _serving("serve", ctx.args)
+
+
+@app.command(context_settings=_PASSED_ON)
+def fetch(ctx: typer.Context) -> None:
+    """Fetch an artifact by its URI and digest: fetch URI DIRECTORY."""
+    _serving("fetch", ctx.args)
+
+
+@app.command()
+def crds(
+    folder: Annotated[pathlib.Path, typer.Argument()] = pathlib.Path("manifests/crds"),
+    check: Annotated[bool, typer.Option("--check", help="Fail when the written ones are out of date.")] = False,
+) -> None:
+    """Write the custom resource definitions into a folder."""
+    from operators.cli import crds as definitions
+
+    if not check:
+        definitions.write(folder)
+    elif stale := definitions.stale(folder):
+        raise OperatorError(f"{folder}: out of date: {', '.join(stale)}; run `penstock crds`")
+
+
+@app.command()
+def operator(
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="Cluster to operate.", show_default="the pod's service account")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Watch only this one.", show_default="all")
+    ] = None,
+    lease_namespace: Annotated[
+        str, typer.Option(help="Namespace of the Lease that elects one of several operators.")
+    ] = "penstock-system",
+    image: Annotated[str, typer.Option(help="Image of the built-in model server.")] = "penstock-serve:latest",
+    router_url: Annotated[
+        str, typer.Option(help="Where clients reach the router; models' URLs begin with it.")
+    ] = "http://penstock-router.penstock-system",
+    health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
+    health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
+) -> None:
+    """Run the operator of a cluster."""
+    from operators.cli import operator as cluster_operator
+
+    settings = cluster_operator.Settings(
+        kubeconfig, context, namespace, lease_namespace, image, router_url, health_host, health_port
+    )
+    raise typer.Exit(cluster_operator.run(settings))
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    import importlib.metadata
+
+    print(importlib.metadata.version("penstock"))
+
+
+def main() -> None:
+    """``penstock``."""
+    _run("penstock", cluster=False)
+
+
+def kubectl_plugin() -> None:
+    """``kubectl penstock``: the same verbs, against the cluster."""
+    _run("kubectl penstock", cluster=True)
+
+
+def _run(name: str, *, cluster: bool) -> None:
+    try:
+        app(prog_name=name, obj=cluster)
+    except OperatorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is left to be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _serving(command: str, arguments: list[str]) -> None:
+    os.execv(sys.executable, [sys.executable, "-m", "serving", command, *arguments])
+
+
+if __name__ == "__main__":
+    main()

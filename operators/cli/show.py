@@ -1,0 +1,244 @@
+"""Objects as people read them: one line each for ``get``, a page for ``describe``.
+
+Objects come as JSON and are only shown, so that a command line of one version can show those of another.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from operators.cli.client import Object
+
+Row = Sequence[str]
+_FULL_WEIGHT = 10_000
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Rows as aligned columns, three spaces apart; the first row is the head."""
+    cells = [[cell or "-" for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def rows(kind: str, objects: Sequence[Object], now: datetime.datetime, wide: bool) -> list[Row]:
+    """Head and lines of ``get``; namespaces are shown when there is more than one."""
+    head, line = _KINDS[kind]
+    columns = [name for name, only_wide in head if wide or not only_wide]
+    several = len({_meta(o).get("namespace", "") for o in objects}) > 1
+    result: list[Row] = [(["NAMESPACE"] if several else []) + columns]
+    for object_ in objects:
+        cells = line(object_, now)
+        shown = [cell for cell, (_, only_wide) in zip(cells, head, strict=True) if wide or not only_wide]
+        result.append(([_meta(object_).get("namespace", "")] if several else []) + shown)
+    return result
+
+
+def describe(object_: Object, now: datetime.datetime) -> str:
+    """Everything a person asks of one object, with the reasons."""
+    meta, spec, status = _meta(object_), object_.get("spec", {}), object_.get("status", {})
+    facts = [
+        ("Name", meta["name"]),
+        ("Namespace", meta.get("namespace", "")),
+        ("Kind", object_["kind"]),
+        ("Labels", _pairs(meta.get("labels", {}))),
+        ("Annotations", _pairs(meta.get("annotations", {}))),
+        ("Created", f"{meta.get('creationTimestamp', '')} ({age(meta.get('creationTimestamp'), now)} ago)"),
+        ("Generation", _generation(meta, status)),
+        ("URL", status.get("url", "")),
+        *_spec_facts(object_["kind"], spec),
+    ]
+    width = max(len(name) for name, _ in facts) + 3
+    text = "".join(f"{name + ':':<{width}}{value}\n" for name, value in facts if value)
+    sections: list[tuple[str, Row, Iterable[Row]]] = [
+        (
+            "Arms",
+            ("NAME", "MODEL", "WEIGHT"),
+            ((a["name"], a["model"], f"{a['weight']} %") for a in spec.get("arms", ())),
+        ),
+        (
+            "Conditions",
+            ("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"),
+            (
+                (c["type"], c["status"], age(c["lastTransitionTime"], now), c["reason"], c["message"])
+                for c in status.get("conditions", ())
+            ),
+        ),
+        (
+            "Variants",
+            ("NAME", "STATE", "DIGEST", "WHY"),
+            ((v["name"], v["state"], short(v.get("digest")), v.get("reason", "")) for v in status.get("variants", ())),
+        ),
+        (
+            "Revisions",
+            ("NAME", "VARIANT", "STATE", "WEIGHT", "READY", "SINCE", "DIGEST", "MESSAGE"),
+            (
+                (
+                    r["name"],
+                    r["variant"],
+                    r["state"],
+                    f"{100 * r.get('weight', 0) / _FULL_WEIGHT:g} %",
+                    str(r.get("readyReplicas", 0)),
+                    age(r["since"], now),
+                    short(r.get("recipe", {}).get("digest")),
+                    r.get("message", ""),
+                )
+                for r in status.get("revisions", ())
+            ),
+        ),
+    ]
+    for title, head, lines in sections:
+        if body := list(lines):
+            text += f"{title}:\n" + "".join(f"  {line}\n" for line in table([head, *body]).splitlines())
+    return text
+
+
+def condition(object_: Object, type_: str) -> Object:
+    """The condition of this type, empty if there is none yet."""
+    found: Iterable[Object] = object_.get("status", {}).get("conditions", ())
+    return next((c for c in found if c["type"] == type_), {})
+
+
+def age(since: str | None, now: datetime.datetime) -> str:
+    """How long ago, in the one or two units that matter: ``42s``, ``5m``, ``3h``, ``12d``."""
+    if not since:
+        return ""
+    seconds = max(0, int((now - datetime.datetime.fromisoformat(since.replace("Z", "+00:00"))).total_seconds()))
+    for unit, size, upto in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172800)):
+        if seconds < upto:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86400}d"
+
+
+def short(digest: str | None) -> str:
+    """A digest as people compare it."""
+    return digest.removeprefix("sha256:")[:12] if digest else ""
+
+
+def _meta(object_: Object) -> Object:
+    meta: Object = object_["metadata"]
+    return meta
+
+
+def _generation(meta: Object, status: Object) -> str:
+    if "generation" not in meta:
+        return ""
+    return f"{meta['generation']} (status speaks of {status.get('observedGeneration', 'none')})"
+
+
+def _pairs(values: Object) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))
+
+
+def _spec_facts(kind: str, spec: Object) -> list[tuple[str, str]]:
+    if kind == "Model":
+        source = spec["source"]
+        return [
+            ("Source", source["uri"]),
+            ("Digest", source.get("digest", "")),
+            ("Runtime", spec.get("runtime", "")),
+        ]
+    if kind == "ServingRuntime":
+        local = (spec.get("local") or {}).get("command", ())
+        return [
+            ("Formats", ", ".join(spec["formats"])),
+            ("Protocols", ", ".join(spec.get("protocols", ()))),
+            ("Image", spec.get("image", "")),
+            ("Local", " ".join(local)),
+        ]
+    assignment = spec.get("assignment") or {}
+    return [("Assignment", f"by header {assignment['header']}" if assignment else "per request")]
+
+
+def _age(object_: Object, now: datetime.datetime) -> str:
+    return age(_meta(object_).get("creationTimestamp"), now)
+
+
+def _model(object_: Object, now: datetime.datetime) -> Row:
+    status, ready = object_.get("status", {}), condition(object_, "Ready")
+    serving: Object = next((r for r in status.get("revisions", ()) if r["state"] == "Serving"), {})
+    wanted = object_["spec"].get("replicas", 1)
+    return [
+        _meta(object_)["name"],
+        ready.get("status", "Unknown"),
+        status.get("variant", ""),
+        status.get("revision", ""),
+        f"{status.get('readyReplicas', 0)}/{wanted}",
+        status.get("url", ""),
+        _age(object_, now),
+        short(serving.get("recipe", {}).get("digest") or object_["spec"]["source"].get("digest")),
+        ready.get("message", "not looked at yet"),
+    ]
+
+
+def _endpoint(object_: Object, now: datetime.datetime) -> Row:
+    ready = condition(object_, "Ready")
+    return [
+        _meta(object_)["name"],
+        ready.get("status", "Unknown"),
+        ",".join(f"{arm['name']}={arm['weight']}" for arm in object_["spec"]["arms"]),
+        object_.get("status", {}).get("url", ""),
+        _age(object_, now),
+        ready.get("message", "not looked at yet"),
+    ]
+
+
+def _runtime(object_: Object, now: datetime.datetime) -> Row:
+    spec: dict[str, Any] = object_["spec"]
+    return [
+        _meta(object_)["name"],
+        ",".join(spec["formats"]),
+        ",".join(spec.get("protocols", ())),
+        "yes" if spec.get("local") else "no",
+        _age(object_, now),
+        spec.get("image", ""),
+    ]
+
+
+_Columns = Sequence[tuple[str, bool]]
+_KINDS: dict[str, tuple[_Columns, Callable[[Object, datetime.datetime], Row]]] = {
+    "Model": (
+        (
+            ("NAME", False),
+            ("READY", False),
+            ("VARIANT", False),
+            ("REVISION", False),
+            ("REPLICAS", False),
+            ("URL", False),
+            ("AGE", False),
+            ("DIGEST", True),
+            ("MESSAGE", True),
+        ),
+        _model,
+    ),
+    "Endpoint": (
+        (
+            ("NAME", False),
+            ("READY", False),
+            ("ARMS", False),
+            ("URL", False),
+            ("AGE", False),
+            ("MESSAGE", True),
+        ),
+        _endpoint,
+    ),
+    "ServingRuntime": (
+        (
+            ("NAME", False),
+            ("FORMATS", False),
+            ("PROTOCOLS", False),
+            ("LOCAL", False),
+            ("AGE", False),
+            ("IMAGE", True),
+        ),
+        _runtime,
+    ),
+}
+
+
+def as_json(data: Any) -> str:
+    """JSON for programs, its keys in their order."""
+    return json.dumps(data, indent=2)

@@ -1,0 +1,228 @@
+"""The verbs on objects, the same for ``penstock up`` and for a cluster."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pathlib
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from operators.api.errors import OperatorError
+from operators.cli import datadir, kinds, show
+from operators.cli.client import Client, Object, Target, apply, choose
+
+WATCH_S = 1.0
+
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig: act in a cluster.")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig file: act in a cluster.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace: act in a cluster.")]
+DataDir = Annotated[
+    pathlib.Path | None, typer.Option("--data-dir", help="Data directory of the `penstock up` to act on.")
+]
+Files = Annotated[list[str] | None, typer.Option("--file", "-f", help="YAML file, folder of them, or -.")]
+KindWord = Annotated[str, typer.Argument(metavar="KIND", help="models, endpoints or runtimes.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="wide, json or yaml.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the verbs commands of ``app``."""
+    for verb in (apply_, get, describe, logs, infer, delete):
+        app.command(verb.__name__.rstrip("_"))(verb)
+
+
+def connect(
+    ctx: typer.Context,
+    context: str | None,
+    kubeconfig: str | None,
+    namespace: str | None,
+    data_dir: pathlib.Path | None,
+) -> Client:
+    """Who the command line means; ``ctx.obj`` is true where it was called as a plugin of kubectl."""
+    folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
+    return choose(Target(folder, context, kubeconfig, namespace, cluster=bool(ctx.obj)), os.environ)
+
+
+def apply_(
+    ctx: typer.Context,
+    file: Files = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create or change objects as YAML files say."""
+    from operators.cli import manifests
+
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    failed = False
+    for manifest in manifests.load(_given(file), client.namespace or "default"):
+        try:
+            print(f"{manifest.kind.plural}/{manifest.name} {apply(client, manifest.data)}")
+        except OperatorError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def delete(
+    ctx: typer.Context,
+    kind: Annotated[str | None, typer.Argument(help="models, endpoints or runtimes.")] = None,
+    name: Annotated[str | None, typer.Argument(help="NAME or NAMESPACE/NAME.")] = None,
+    file: Files = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete objects, with all that was made for them."""
+    from operators.cli import manifests
+
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    if (kind is None or name is None) == (file is None):
+        raise typer.BadParameter("give either KIND and NAME, or -f FILE")
+    if kind is not None and name is not None:
+        meant = [(_kind(kind), *_split(name, client))]
+    else:
+        meant = manifests.names(_given(file), client.namespace or "default")
+    failed = False
+    for which, place, called in meant:
+        try:
+            client.delete(which, place, called)
+            print(f"{which.plural}/{called} deleted")
+        except OperatorError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def get(
+    ctx: typer.Context,
+    kind: KindWord,
+    name: Annotated[str | None, typer.Argument(help="NAME or NAMESPACE/NAME; all when left out.")] = None,
+    output: Output = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on and show every change.")] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show objects, a line each."""
+    if output not in ("", "wide", "json", "yaml"):
+        raise typer.BadParameter(f"{output!r}; choose wide, json or yaml", param_hint="-o")
+    which, client = _kind(kind), connect(ctx, context, kubeconfig, namespace, data_dir)
+    pause, seen, head = threading.Event(), dict[str, Object](), True
+    while True:
+        found = client.list(which, client.namespace) if name is None else [client.get(which, *_split(name, client))]
+        fresh = [o for o in found if seen.get(o["metadata"]["uid"]) != o]
+        seen = {o["metadata"]["uid"]: o for o in found}
+        if fresh or head:
+            text = _rendered(which, fresh, output, one=name is not None)
+            print(text if head or output in ("json", "yaml") else text.partition("\n")[2], end="", flush=True)
+            head = False
+        if not watch:
+            return
+        pause.wait(WATCH_S)
+
+
+def describe(
+    ctx: typer.Context,
+    kind: KindWord,
+    name: Name,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show one object with its conditions, variants and revisions, and why each is as it is."""
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    print(show.describe(client.get(_kind(kind), *_split(name, client)), _now()), end="")
+
+
+def logs(
+    ctx: typer.Context,
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what the servers of a Model wrote."""
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    for piece in client.logs(*_split(name, client), follow):
+        print(piece, end="", flush=True)
+
+
+def infer(
+    ctx: typer.Context,
+    name: Name,
+    file: Annotated[pathlib.Path, typer.Option("--input", help="Image, .npy, .npz or .json file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    url: Annotated[str | None, typer.Option(help="Where the model is served, when not where its status says.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send one request to a Model and show the answer."""
+    if output not in ("table", "json"):
+        raise typer.BadParameter(f"{output!r}; choose table or json", param_hint="-o")
+    try:
+        from operators.cli import infer as inference
+    except ImportError as error:
+        raise OperatorError(f"`penstock infer` needs {error.name}: install penstock[local]") from error
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    model = client.get(kinds.of("Model"), *_split(name, client))
+    address = url or model.get("status", {}).get("url")
+    if not address:
+        why = show.condition(model, "Ready").get("message", "it was not looked at yet")
+        raise OperatorError(f"model {name} has no URL: {why}")
+    contract = model["spec"].get("contract") or {}
+    answer = inference.ask(address, model["metadata"]["name"], contract, file, timeout)
+    found = inference.scores(answer, contract)
+    if output == "json":
+        print(show.as_json(inference.as_data(answer, found)))
+    else:
+        print(inference.as_text(answer, found), end="")
+
+
+def _given(files: list[str] | None) -> list[str]:
+    if not files:
+        raise typer.BadParameter("give at least one", param_hint="-f")
+    return files
+
+
+def _kind(word: str) -> kinds.Kind:
+    found = kinds.find(word)
+    if found is None:
+        raise typer.BadParameter(f"{word!r}; choose models, endpoints or runtimes", param_hint="KIND")
+    return found
+
+
+def _split(name: str, client: Client) -> tuple[str, str]:
+    namespace, _, bare = name.rpartition("/")
+    return namespace or client.namespace or "default", bare
+
+
+def _rendered(kind: kinds.Kind, found: list[Object], output: str, *, one: bool) -> str:
+    if output == "json":
+        return show.as_json(found[0] if one else {"apiVersion": "v1", "kind": "List", "items": found}) + "\n"
+    if output == "yaml":
+        import yaml
+
+        return yaml.safe_dump_all(found, sort_keys=False)
+    if not found:
+        return f"no {kind.plural} here; `penstock apply -f FILE` makes one\n"
+    return show.table(show.rows(kind.kind, found, _now(), output == "wide"))
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

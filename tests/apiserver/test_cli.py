@@ -1,0 +1,88 @@
+"""The verbs against a real API server are the verbs against ``penstock up``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from tests.apiserver.conftest import Cluster, model
+
+from operators.api.errors import Conflict, InvalidObject, NotFound
+from operators.cli import client, kinds
+from operators.cli.cluster import ClusterClient
+
+MODEL = kinds.of("Model")
+
+
+@pytest.fixture
+def api(cluster: Cluster) -> ClusterClient:
+    return ClusterClient.open(str(cluster.plane.kubeconfig()), None, cluster.namespace)
+
+
+@dataclasses.dataclass(frozen=True)
+class Penstock:
+    """``penstock`` for the test's namespace."""
+
+    cluster: Cluster
+
+    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        place = ["--kubeconfig", str(self.cluster.plane.kubeconfig()), "-n", self.cluster.namespace]
+        command = [sys.executable, "-m", "operators.cli.main", *arguments, *place]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+
+def test_applying_getting_listing_and_deleting(api: ClusterClient) -> None:
+    wanted = [model(), model(), model(replicas=2)]
+    for data in wanted:
+        data["metadata"]["namespace"] = api.namespace
+    assert [client.apply(api, data) for data in wanted] == ["created", "unchanged", "configured"]
+    got = api.get(MODEL, api.namespace, "digits")
+    assert (got["metadata"]["generation"], got["spec"]["replicas"]) == (2, 2)
+    assert [o["metadata"]["name"] for o in api.list(MODEL, api.namespace)] == ["digits"]
+    api.delete(MODEL, api.namespace, "digits")
+    assert api.list(MODEL, api.namespace) == []
+
+
+def test_refusals_are_errors_that_name_the_object(api: ClusterClient) -> None:
+    bad, stale = model(replicas=-1), model()
+    bad["metadata"]["namespace"] = stale["metadata"]["namespace"] = api.namespace
+    with pytest.raises(InvalidObject, match=r'Model.penstock.dev "digits" is invalid: .*spec.replicas'):
+        api.apply(MODEL, bad)
+    with pytest.raises(NotFound, match='models.penstock.dev "digits" not found'):
+        api.get(MODEL, api.namespace, "digits")
+    api.apply(MODEL, stale)
+    stale["metadata"]["resourceVersion"] = "1"
+    stale["spec"]["replicas"] = 2
+    with pytest.raises(Conflict, match="the object has been modified"):
+        api.apply(MODEL, stale)
+
+
+def test_a_field_that_was_left_out_is_not_taken_from_its_owner(api: ClusterClient, cluster: Cluster) -> None:
+    data = model()
+    data["metadata"]["namespace"] = api.namespace
+    data["spec"].pop("replicas", None)
+    client.apply(api, data)
+    cluster.kubectl("scale", "model/digits", "--replicas=3")
+    client.apply(api, data | {"metadata": data["metadata"] | {"labels": {"team": "a"}}})
+    assert api.get(MODEL, api.namespace, "digits")["spec"]["replicas"] == 3
+
+
+def test_the_command_line_applies_shows_and_deletes(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    penstock = Penstock(cluster)
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(model()))
+    assert penstock("apply", "-f", str(file)) == (0, "models/digits created\n", "")
+    code, out, _ = penstock("get", "mdl", "-o", "json")
+    assert (code, [o["metadata"]["name"] for o in json.loads(out)["items"]]) == (0, ["digits"])
+    assert penstock("logs", "digits") == (
+        1,
+        "",
+        f"error: model {cluster.namespace}/digits has no pods; see `kubectl penstock describe model digits`\n",
+    )
+    assert penstock("delete", "-f", str(file)) == (0, "models/digits deleted\n", "")
+    assert penstock("get", "models", "digits") == (1, "", 'error: models.penstock.dev "digits" not found\n')
