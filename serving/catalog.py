@@ -28,6 +28,9 @@ class Catalog:
         self._file = file
         self._seen: tuple[int, int, int] | None = None
         self._entries: tuple[Entry, ...] = ()
+
+    async def start(self) -> None:
+        """Reads the file."""
         self._refresh()
 
     def find(self, name: str, version: str) -> ModelQueue:

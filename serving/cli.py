@@ -51,9 +51,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     serve.add_argument("--grpc-port", type=_port, default=env.get(Env.GRPC_PORT, str(contract.GRPC_PORT)),
                        help="port for gRPC over HTTP/2; 0 takes a free one (default: %(default)s)")  # fmt: skip
     serve.add_argument("--max-pending", type=_positive, default=128,
-                       help="requests that may wait for one model before more are refused (default: %(default)s)")  # fmt: skip
+                       help="requests that may wait for one model (default: %(default)s)")  # fmt: skip
     serve.add_argument("--inference-timeout-s", type=_seconds, default=30.0,
-                       help="longest time from a request to its answer, and of the trial at start (default: %(default)s)")  # fmt: skip
+                       help="longest time to an answer, and for the trial at start (default: %(default)s)")  # fmt: skip
     serve.set_defaults(run=_serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")

@@ -84,7 +84,7 @@ class GrpcServer:
         except ServingError as error:
             await context.abort(_CODES[error.grpc], str(error))
         if self._identity:
-            context.set_trailing_metadata(self._identity)
+            await context.send_initial_metadata(self._identity)
         return answer
 
     async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:

@@ -45,6 +45,9 @@ class Models(Protocol):
     def is_ready(self) -> bool:
         """Whether the server as a whole should get requests."""
 
+    async def start(self) -> None:
+        """Makes everything available; ArtifactRefused when nothing can be served."""
+
     async def load(self, name: str) -> None:
         """Loads or reloads a model; what served before goes on until the new one can."""
 

@@ -168,11 +168,7 @@ class ModelQueue:
         try:
             arrays = self._engine.infer(job.inputs, [spec.name for spec in job.outputs], interrupt)
         except ServingError as error:
-            if interrupt is None or not interrupt.fired:
-                return error
-            if job.gone:
-                return Cancelled("the client went away before its answer")
-            return self._too_late("did not answer within")
+            return error if interrupt is None or not interrupt.fired else self._interrupted(job)
         except Exception as error:
             _log.exception("engine of model %s version %s failed", self.name, self.version)
             return InferenceFailed(f"model '{self.name}' failed: {type(error).__name__}")
@@ -180,6 +176,11 @@ class ModelQueue:
             job.ended = time.perf_counter()
         tensors = [Tensor(spec.name, spec.datatype, array) for spec, array in zip(job.outputs, arrays, strict=True)]
         return Response(self.name, self.version, job.request.id, tensors)
+
+    def _interrupted(self, job: Job) -> ServingError:
+        if job.gone:
+            return Cancelled("the client went away before its answer")
+        return self._too_late("did not answer within")
 
     def _too_late(self, what: str) -> DeadlineExceeded:
         return DeadlineExceeded(

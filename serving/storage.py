@@ -1,7 +1,7 @@
-"""Copies a model from where it is kept to this machine: whole and as promised, or not at all.
+r"""Copies a model from where it is kept to this machine: whole and as promised, or not at all.
 
 The digest of a file is the SHA-256 of its bytes. The digest of a folder is the SHA-256 of the text of
-its files, one sorted line each, ``<sha256 of the bytes>  <path in the folder>\\n``: what ``sha256sum``
+its files, one sorted line each, ``<sha256 of the bytes>  <path in the folder>\n``: what ``sha256sum``
 prints, so anybody can check it. Nothing is unpacked, and a folder with links in it is refused.
 
 A copy grows in a hidden folder beside its place and is renamed into it when its digest is right. The

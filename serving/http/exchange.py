@@ -68,7 +68,7 @@ class Exchange:
         "response_complete",
     )
 
-    message_event: ClassVar[_NoEvent] = _NoEvent()  # uvicorn
+    message_event: ClassVar[Any] = _NoEvent()  # uvicorn
 
     def __init__(self, protocol: InferenceProtocol, route: Route, keep_alive: bool, wants_continue: bool) -> None:
         self.keep_alive = keep_alive  # uvicorn

@@ -15,6 +15,7 @@ stalled connection is closed.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
@@ -32,13 +33,18 @@ _LINGER_S = 5.0
 _UNKNOWN_GRPC = Route(Kind.GRPC, method="")
 
 
+Turn = Exchange | RequestResponseCycle
+
+
 class InferenceProtocol(HttpToolsProtocol):
     """One connection."""
+
+    pipeline: deque[tuple[Turn, Any]]  # type: ignore[assignment]
 
     def __init__(self, config: Config, state: ServerState, plane: DataPlane, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(config, state, {}, loop)
         self.plane = plane
-        self._active: Exchange | RequestResponseCycle | None = None
+        self._active: Turn | None = None
         self._incoming: Exchange | None = None
         self._receiving_since: float | None = None
         self._headers_done = False
@@ -114,7 +120,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self.cycle = exchange  # type: ignore[assignment]
         if self._active is not None or self.pipeline or self.flow.write_paused:
             self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+            self.pipeline.appendleft((exchange, self.app))
         else:
             self._active = exchange
             exchange.start()
@@ -149,7 +155,7 @@ class InferenceProtocol(HttpToolsProtocol):
 
     # Turns
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle | Exchange, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: Turn, app: ASGI3Application) -> None:
         self._active = cycle
         if isinstance(cycle, Exchange):
             cycle.start()
@@ -237,9 +243,3 @@ class InferenceProtocol(HttpToolsProtocol):
 
 
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-def factory(config: Config, state: ServerState, plane: DataPlane) -> Any:
-    """What ``loop.create_server`` calls for each connection."""
-    loop = asyncio.get_running_loop()
-    return lambda: InferenceProtocol(config, state, plane, loop)

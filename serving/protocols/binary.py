@@ -13,7 +13,7 @@ def header_length(value: bytes) -> int:
     """The number in the header ``Inference-Header-Content-Length``."""
     if not value.isdigit() or len(value) > 18:
         raise InvalidInput(
-            f"the header Inference-Header-Content-Length is {brief(value.decode('latin-1'))}, expected a number of bytes"
+            f"the header Inference-Header-Content-Length is {brief(value.decode('latin-1'))}, expected a number"
         )
     return int(value)
 
