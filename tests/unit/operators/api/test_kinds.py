@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from operators.api.base import duration_s
+from operators.api.errors import InvalidObject
+from operators.api.kinds import parse
+from operators.api.model import Model
+
+
+def model(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": "digits"},
+        "spec": {"source": {"uri": "s3://models/digits.onnx"}, **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            model(runtme="triton"),
+            "Model 'digits': spec.runtme: unknown field; remove it, or see `kubectl explain` for the fields there are",
+        ),
+        (
+            model(replicas="two"),
+            "Model 'digits': spec.replicas: input should be a valid integer, unable to parse string as an integer; "
+            "got 'two'",
+        ),
+        (
+            model(scaling={"minReplicas": 3, "maxReplicas": 2}),
+            "Model 'digits': spec.scaling: scaling.minReplicas must not be above scaling.maxReplicas",
+        ),
+        (
+            {**model(), "apiVersion": "penstock.dev/v1"},
+            "Model 'digits': apiVersion is 'penstock.dev/v1', expected 'penstock.dev/v1alpha1'",
+        ),
+        (
+            {**model(), "kind": "Modell"},
+            "'digits': kind is 'Modell', expected one of Model, Endpoint, ServingRuntime",
+        ),
+        ({**model(), "spec": {}}, "Model 'digits': spec.source: required, but not given"),
+        ("text", "an object must be a mapping with apiVersion, kind, metadata and spec, got 'text'"),
+    ],
+    ids=["unknown field", "wrong type", "broken rule", "version", "kind", "missing", "no mapping"],
+)
+def test_an_object_that_cannot_be_accepted_is_told_why(given: Any, message: str) -> None:
+    with pytest.raises(InvalidObject) as refusal:
+        parse(given)
+    assert str(refusal.value) == message
+
+
+def test_what_is_written_out_reads_back_the_same() -> None:
+    parsed = parse(model(rollout={"steps": [{"weight": 5, "for": "2m"}]}, resources={"requests": {"cpu": "1"}}))
+    assert parse(parsed.to_dict()) == parsed
+
+
+def test_a_parsed_object_cannot_be_changed() -> None:
+    parsed = parse(model())
+    assert isinstance(parsed, Model)
+    with pytest.raises(ValueError, match="frozen"):
+        parsed.spec.replicas = 2  # type: ignore[misc]
+
+
+def test_fields_of_status_that_a_newer_version_wrote_are_passed_over() -> None:
+    parsed = parse({**model(), "status": {"observedGeneration": 3, "novelty": {"a": 1}}})
+    assert isinstance(parsed, Model)
+    assert parsed.status.observed_generation == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2m", 120), ("50ms", 0.05), ("1h30m", 5400), ("0s", 0), ("1.5s", 1.5)]
+)
+def test_durations_are_read_as_seconds(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
