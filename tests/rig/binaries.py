@@ -103,8 +103,7 @@ def _flags(module: str) -> list[str]:
         version = "k8s.io/component-base/version"
         major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
         link += (
-            f" -X {version}.gitVersion={KUBERNETES_VERSION}"
-            f" -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+            f" -X {version}.gitVersion={KUBERNETES_VERSION} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
         )
     return ["-trimpath", "-ldflags", link]
 
@@ -129,9 +128,7 @@ def _build(go: str, target: Target, module: Path, binary: Path, environ: Mapping
         command = [go, "build", *_flags(target.module), "-o", str(made), target.package]
         done = subprocess.run(command, cwd=module, env=environ, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            raise NoBinaries(
-                f"{target.name}: `{' '.join(command)}` in {module} failed:\n{done.stderr[-2000:]}"
-            )
+            raise NoBinaries(f"{target.name}: `{' '.join(command)}` in {module} failed:\n{done.stderr[-2000:]}")
         made.replace(binary)
 
 

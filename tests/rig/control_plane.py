@@ -118,9 +118,7 @@ def _start_etcd(stack: contextlib.ExitStack, binaries: Binaries, folder: Path) -
     return client
 
 
-def _start_apiserver(
-    stack: contextlib.ExitStack, binaries: Binaries, folder: Path, etcd_url: str
-) -> ControlPlane:
+def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Path, etcd_url: str) -> ControlPlane:
     (port,) = _free_ports(1)
     certificates = folder / "certificates"
     # The API server signs for itself; the file it writes holds the authority too.
@@ -160,9 +158,7 @@ def _start_apiserver(
     _wait(
         process,
         folder / "kube-apiserver.log",
-        lambda: (
-            plane.ca_file.is_file() and _answers(f"{plane.url}/readyz", plane.tokens["admin"], plane.ca_file)
-        ),
+        lambda: plane.ca_file.is_file() and _answers(f"{plane.url}/readyz", plane.tokens["admin"], plane.ca_file),
     )
     return plane
 
