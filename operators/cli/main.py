@@ -60,7 +60,7 @@ def serve(ctx: typer.Context) -> None:
 
 @app.command(context_settings=_PASSED_ON)
 def fetch(ctx: typer.Context) -> None:
-    """Fetch an artifact by its URI and digest: fetch URI DIRECTORY."""
+    """Fetch an artifact by its URI and digest: fetch --uri URI --to DIR."""
     _serving("fetch", ctx.args)
 
 

@@ -72,8 +72,8 @@ def apply_(
 
 def delete(
     ctx: typer.Context,
-    kind: Annotated[str | None, typer.Argument(help="models, endpoints or runtimes.")] = None,
-    name: Annotated[str | None, typer.Argument(help="NAME or NAMESPACE/NAME.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="models, endpoints or runtimes.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")] = None,
     file: Files = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -83,9 +83,9 @@ def delete(
     """Delete objects, with all that was made for them."""
     from operators.cli import manifests
 
-    client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    if (kind is None or name is None) == (file is None):
+    if (kind is None or name is None) == (not file):
         raise typer.BadParameter("give either KIND and NAME, or -f FILE")
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
     if kind is not None and name is not None:
         meant = [(_kind(kind), *_split(name, client))]
     else:
@@ -105,7 +105,7 @@ def delete(
 def get(
     ctx: typer.Context,
     kind: KindWord,
-    name: Annotated[str | None, typer.Argument(help="NAME or NAMESPACE/NAME; all when left out.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME; else all.")] = None,
     output: Output = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on and show every change.")] = False,
     context: Context = None,

@@ -93,7 +93,7 @@ def test_an_unreadable_kubeconfig_is_named(home: pathlib.Path) -> None:
 
 def test_a_cluster_that_does_not_answer_is_named(home: pathlib.Path) -> None:
     chosen = client.choose(Target(home / "data", kubeconfig=f"{home}/config"), {})
-    with pytest.raises(Unreachable, match="the API server at http://127.0.0.1:1 does not answer: "):
+    with pytest.raises(Unreachable, match=r"the API server at http://127\.0\.0\.1:1 does not answer: "):
         chosen.list(MODEL, "default")
 
 
