@@ -14,6 +14,7 @@ from serving import tensors
 from serving.contract import GRPC_SERVICE
 from serving.descriptors import Messages
 from serving.errors import InvalidInput, Unsupported
+from serving.protocols import elements
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
@@ -70,7 +71,7 @@ def decode(message: Any) -> Request:
         else:
             if item.HasField("contents"):
                 raise InvalidInput(f"tensor '{name}' has contents beside raw_input_contents, expected one of them")
-            array = tensors.from_bytes(name, datatype, shape, raw[index])
+            array = elements.from_bytes(name, datatype, shape, raw[index])
         inputs.append(Tensor(name, datatype, array))
     return Request(id=message.id, inputs=inputs, outputs=[_wanted(item) for item in message.outputs], binary=True)
 
@@ -80,7 +81,7 @@ def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
     field = _CONTENTS.get(item.datatype)
     if field is None:
         raise InvalidInput(f"tensor '{item.name}' of datatype {item.datatype} must be sent as raw_input_contents")
-    return tensors.from_values(item.name, item.datatype, shape, list(getattr(item.contents, field)))
+    return elements.from_values(item.name, item.datatype, shape, list(getattr(item.contents, field)))
 
 
 def _wanted(item: Any) -> Wanted:
@@ -100,5 +101,5 @@ def encode(response: Response) -> Any:
     message = InferResponse(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        message.raw_output_contents.append(tensors.to_bytes(tensor))
+        message.raw_output_contents.append(elements.to_bytes(tensor))
     return message

@@ -14,7 +14,7 @@ import orjson
 
 from serving import tensors
 from serving.errors import InvalidInput
-from serving.protocols import v2
+from serving.protocols import elements, v2
 from serving.requests import Request, Response
 from serving.tensors import Signature, Tensor, TensorSpec
 
@@ -76,7 +76,7 @@ def _tensor(spec: TensorSpec, values: Any) -> Tensor:
                 f"tensor '{spec.name}' is nested more than {MAX_DEPTH} lists deep, expected {list(spec.shape)}"
             )
         inner = inner[0] if inner else None
-    return Tensor(spec.name, spec.datatype, tensors.from_values(spec.name, spec.datatype, tuple(shape), values))
+    return Tensor(spec.name, spec.datatype, elements.from_values(spec.name, spec.datatype, tuple(shape), values))
 
 
 def _from_base64(name: str, value: Any, depth: int = 0) -> Any:

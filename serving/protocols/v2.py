@@ -13,7 +13,7 @@ import orjson
 
 from serving import tensors
 from serving.errors import InvalidInput, Unsupported
-from serving.protocols import binary
+from serving.protocols import binary, elements
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
@@ -69,10 +69,10 @@ def _input(item: Any, remaining: binary.Reader) -> Tensor:
     if size is not None:
         if "data" in item:
             raise InvalidInput(f"tensor '{name}' has both data and binary_data_size, expected one of them")
-        return Tensor(name, datatype, tensors.from_bytes(name, datatype, shape, remaining.take(name, size)))
+        return Tensor(name, datatype, elements.from_bytes(name, datatype, shape, remaining.take(name, size)))
     if "data" not in item:
         raise InvalidInput(f"tensor '{name}' has no data, expected 'data' or the parameter binary_data_size")
-    return Tensor(name, datatype, tensors.from_values(name, datatype, shape, item["data"]))
+    return Tensor(name, datatype, elements.from_values(name, datatype, shape, item["data"]))
 
 
 def _wanted(item: Any) -> Wanted:
@@ -120,11 +120,11 @@ def encode(response: Response, request: Request) -> tuple[bytes, int | None]:
         }
         choice = asked.get(tensor.name)
         if request.binary if choice is None else choice:
-            raw = tensors.to_bytes(tensor)
+            raw = elements.to_bytes(tensor)
             item["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
         else:
-            item["data"] = tensors.to_values(tensor)
+            item["data"] = elements.to_values(tensor)
         outputs.append(item)
     document: dict[str, Any] = {"model_name": response.model, "model_version": response.version}
     if response.id:
@@ -164,5 +164,5 @@ def decode_raw(body: bytes | bytearray, signature: tensors.Signature) -> Request
         if -1 in shape:
             row = int(np.prod([size for size in shape if size != -1])) * tensors.DTYPES[spec.datatype].itemsize
             shape[shape.index(-1)] = len(raw) // max(row, 1)
-    array = tensors.from_bytes(spec.name, spec.datatype, tuple(shape), raw)
+    array = elements.from_bytes(spec.name, spec.datatype, tuple(shape), raw)
     return Request(id="", inputs=[Tensor(spec.name, spec.datatype, array)], binary=True)
