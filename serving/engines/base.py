@@ -48,7 +48,7 @@ class Engine(Protocol):
     def infer(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt | None = None
     ) -> list[Array]:
-        """The outputs asked for, in that order, as C-contiguous arrays.
+        """The outputs asked for (one or more), in that order, as C-contiguous arrays.
 
         ``inputs`` fit the signature. InvalidInput or InferenceFailed when it cannot be computed;
         after ``interrupt`` fired it raises one of them soon.

@@ -169,7 +169,9 @@ def test_whatever_bytes_come_are_decoded_or_refused(body: bytes, length: int | N
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=5)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False), st.text(max_size=5)
+    ),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=5), inner, max_size=4)),
     max_leaves=10,
 )
@@ -228,9 +230,7 @@ def test_a_body_without_json_is_the_models_one_input(spec: TensorSpec, body: byt
         ),
     ],
 )
-def test_a_body_without_json_needs_a_model_that_leaves_no_question(
-    specs: tuple[TensorSpec, ...], message: str
-) -> None:
+def test_a_body_without_json_needs_a_model_that_leaves_no_question(specs: tuple[TensorSpec, ...], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         v2.decode_raw(b"\0" * 16, Signature(specs, ()))
 
