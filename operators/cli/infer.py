@@ -64,18 +64,17 @@ class Answer:
 
 
 def ask(url: str, model: str, contract: dict[str, Any], file: pathlib.Path, timeout_s: float) -> Answer:
-    """Send the content of ``file`` to the model served at ``url``.
+    """Send the content of ``file`` to the model at ``url``, which ends in ``/v2/models/NAME``.
 
     Raises:
         BadInput: the file is not what the model takes.
         Unreachable: nobody answers, or the answer is an error of the server.
     """
-    path = f"{url.rstrip('/')}/v2/models/{model}"
     with httpx.Client(timeout=timeout_s) as client:
-        inputs = _answered(client, "GET", path, None)[0].get("inputs", [])
+        inputs = _answered(client, "GET", url, None)[0].get("inputs", [])
         wanted = request(file, inputs, contract)
         began = time.perf_counter()
-        body, headers = _answered(client, "POST", f"{path}/infer", wanted)
+        body, headers = _answered(client, "POST", f"{url}/infer", wanted)
         latency_ms = 1000 * (time.perf_counter() - began)
     revision, variant = headers.get(REVISION_HEADER, ""), headers.get(VARIANT_HEADER, "")
     return Answer(model, revision, variant, latency_ms, body["outputs"])

@@ -165,7 +165,9 @@ def infer(
     name: Name,
     file: Annotated[pathlib.Path, typer.Option("--input", help="Image, .npy, .npz or .json file.")],
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
-    url: Annotated[str | None, typer.Option(help="Where the model is served, when not where its status says.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="URL of the model, up to /v2/models/NAME, when not the one of its status.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
     context: Context = None,
     kubeconfig: Kubeconfig = None,

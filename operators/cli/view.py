@@ -121,7 +121,7 @@ def page(where: str, models: Sequence[Object], events: Sequence[str], now: datet
         parts += [
             Text(""),
             Text(f"penstock infer {name} --input FILE", style="cyan"),
-            Text(f"curl {url}/v2/models/{name}", style="cyan"),
+            Text(f"curl {url}", style="cyan"),
         ]
     parts.append(Text("Ctrl-C ends everything; what was applied is kept.", style="dim"))
     return Group(*parts)

@@ -72,6 +72,6 @@ def test_the_screen_shows_models_events_and_lines_to_paste() -> None:
         "03:14:05  model default/digits applied",
         "",
         "penstock infer digits --input FILE",
-        "curl http://127.0.0.1:8080/default/digits/v2/models/digits",
+        "curl http://127.0.0.1:8080/default/digits",
         "Ctrl-C ends everything; what was applied is kept.",
     ]

