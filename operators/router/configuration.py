@@ -1,0 +1,253 @@
+r"""What HAProxy is told: a text that changes with the set of names only, and maps and servers that change at run time.
+
+A request's way, in the order of the rules: find the key NAMESPACE/NAME (gRPC metadata, Host, path, or the model name
+inside a gRPC message); an Endpoint's key becomes the key of one of its Models; a Model's key becomes one of its two
+places; a place is two backends, one for each protocol its servers speak. All numbers and names come from maps, so
+weights, revisions, variants and servers change without a reload.
+
+    routes.map   ns/name    -> weight of place a in 0.01 %, -1 where nothing serves, -2 for an Endpoint
+    reasons.map  ns/name    -> base64 of why nothing serves it
+    arms.map     ns:name:a  -> workload/revision/variant/protocol of unary gRPC
+    names.map    hex of the field that holds a gRPC message's model name, its length included -> ns/name
+    edges.map    ns/name/i  -> cumulated weight up to share i of an Endpoint
+    shares.map   ns/name/i  -> ns/model of share i
+    sticky.map   ns/name    -> header by which an Endpoint's clients keep their share
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+
+from operators.api.plan import FULL_WEIGHT, Split
+from operators.router.table import Server, Table
+from serving import contract
+
+H1, H2 = "h1", "h2"
+MAPS = ("routes.map", "reasons.map", "arms.map", "names.map", "edges.map", "shares.map", "sticky.map")
+_STRUCTURE = "STRUCTURE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Listen:
+    """Where clients reach the router."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+
+
+def maps(table: Table) -> dict[str, dict[str, str]]:
+    """Content of every map file."""
+    of: dict[str, dict[str, str]] = {name: {} for name in MAPS}
+    for key, places in table.models.items():
+        of["names.map"] |= _message_name(key)
+        of["routes.map"][key] = str(places.weight_of_a) if places.arms else "-1"
+        if not places.arms:
+            reason = places.message or f"nothing serves {key} yet"
+            of["reasons.map"][key] = base64.b64encode(reason.encode()[:2048]).decode()
+        for place, arm in (("a", places.a), ("b", places.b)):
+            if arm is not None:
+                servers = table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ())
+                protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
+                of["arms.map"][_place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
+    for key, split in table.endpoints.items():
+        of["routes.map"][key] = "-2"
+        for i, ((model, _), edge) in enumerate(zip(split.shares, _edges(split), strict=True)):
+            of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}"
+            of["edges.map"][f"{key}/{i}"] = str(edge)
+        if split.sticky_header:
+            of["sticky.map"][key] = split.sticky_header.lower()
+    return of
+
+
+def servers(table: Table) -> dict[str, dict[str, str]]:
+    """Servers by backend: name WORKLOAD:PORT → what follows it in a ``server`` line."""
+    backends: dict[str, dict[str, str]] = {}
+    for key, places in table.models.items():
+        for place, arm in (("a", places.a), ("b", places.b)):
+            for protocol in (H1, H2):
+                backend = backends.setdefault(f"{_place(key, place)}:{protocol}", {})
+                if arm is not None:
+                    for server in table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ()):
+                        name = f"{arm.workload}:{_port(server, protocol)}"
+                        backend[name] = _address(server, protocol)
+    return backends
+
+
+def structure(table: Table, listen: Listen) -> str:
+    """Name of all that only a reload can change; HAProxy gives it back as its description."""
+    return hashlib.sha256(_text(table, listen, {}).encode()).hexdigest()[:16]
+
+
+def text(table: Table, listen: Listen) -> str:
+    """The configuration file, with the servers of now, for a worker that starts now."""
+    return _text(table, listen, servers(table)).replace(_STRUCTURE, structure(table, listen))
+
+
+def map_text(entries: Mapping[str, str]) -> str:
+    """One map file."""
+    return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
+
+
+def _place(key: str, place: str) -> str:
+    return f"{key.replace('/', ':')}:{place}"
+
+
+def _port(server: Server, protocol: str) -> int:
+    return server.http_port if protocol == H1 else server.grpc_port
+
+
+def _address(server: Server, protocol: str) -> str:
+    return f"{server.host}:{_port(server, protocol)}" + (" proto h2" if protocol == H2 else "")
+
+
+def _message_name(key: str) -> dict[str, str]:
+    namespace, _, name = key.partition("/")
+    if namespace != "default":
+        return {}
+    # Field 1, a string: tag 0x0A, then its length, so that no name is taken for the beginning of another.
+    return {(b"\x0a" + bytes([len(name)]) + name.encode()).hex().upper(): key}
+
+
+def _edges(split: Split) -> list[int]:
+    return list(itertools.accumulate(weight for _, weight in split.shares))
+
+
+def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, str]]) -> str:
+    lines = [*_GLOBAL, "frontend clients"]
+    lines += [f"  bind {listen.host}:{listen.http_port}", f"  bind {listen.host}:{listen.grpc_port} proto h2"]
+    lines += [f"  {rule}" for rule in (*_KEY, *_split_rules(table), *_PLACE)]
+    lines += ["backend catalog"]
+    lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
+    for key in sorted(table.models):
+        for place, protocol in itertools.product(("a", "b"), (H1, H2)):
+            backend = f"{_place(key, place)}:{protocol}"
+            lines += [f"backend {backend}", "  balance leastconn"]
+            lines += [f"  server {name} {rest}" for name, rest in servers_of.get(backend, {}).items()]
+    return "\n".join(lines) + "\n"
+
+
+_GLOBAL = (
+    "global",
+    f"  description {_STRUCTURE}",
+    # A port that is taken must be an error, not a share of somebody else's traffic.
+    "  noreuseport",
+    "  hard-stop-after 60s",
+    # Tensors are large: fewer wake-ups a megabyte, and windows that do not stop a sender in the middle of one.
+    "  tune.bufsize 65536",
+    "  tune.h2.initial-window-size 1048576",
+    "defaults",
+    "  mode http",
+    "  timeout connect 1s",
+    "  timeout client 60s",
+    "  timeout server 300s",
+    "  timeout queue 30s",
+    "  timeout http-request 30s",
+    # Shorter than the servers keep theirs, so that no request meets a connection that is being closed.
+    "  timeout http-keep-alive 20s",
+    # Only what the server cannot have seen is sent again: a request that killed one server must not kill four.
+    # With a second between attempts on one server, a server that restarts at once costs its clients a delay.
+    "  retries 3",
+    "  retry-on conn-failure",
+    "  option redispatch 1",
+    "  option abortonclose",
+    # A worker that makes room for its successor answers once more on each connection instead of closing it under a
+    # request that is already on its way.
+    "  option idle-close-on-response",
+    "  http-reuse always",
+    """  http-error status 502 content-type application/json string '{"error": "the server ended before it answered; send the request again"}'""",  # noqa: E501
+    """  http-error status 503 content-type application/json string '{"error": "no server of the model answers; it may be starting again, send the request again"}'""",  # noqa: E501
+    """  http-error status 504 content-type application/json string '{"error": "the server did not answer in time"}'""",
+)
+
+_STREAM = f"/{contract.GRPC_SERVICE}/{contract.STREAM_METHOD}"
+_HEX_OF_NAME = "req.body,bytes(5,70),hex"
+"""Behind five bytes of gRPC framing: tag, length and at most 63 characters."""
+
+_GRPC_ANSWER = (
+    "http-request return status 200 content-type application/grpc lf-string %[var(txn.nothing)] hdr grpc-status"
+)
+
+_KEY = (
+    "acl grpc req.hdr(content-type) -m beg application/grpc",
+    f"acl stream path {_STREAM}",
+    "acl named var(txn.key) -m found",
+    "acl known var(txn.route) -m found",
+    f"http-request set-var(txn.key) req.hdr({contract.MODEL_METADATA_KEY}) if grpc",
+    "http-request set-var(txn.explicit) bool(true) if named",
+    "http-request set-var(txn.host) req.hdr(host),host_only",
+    "http-request set-var-fmt(txn.by_host) %[var(txn.host),field(2,.)]/%[var(txn.host),field(1,.)] if !named",
+    "http-request set-var(txn.key) var(txn.by_host) if !named { var(txn.by_host),map(routes.map) -m found }",
+    "http-request set-var-fmt(txn.key) default/%[path,field(4,/),field(1,:)]"
+    " if !named !grpc { path_beg /v2/models/ /v1/models/ }",
+    "http-request set-var-fmt(txn.key) default/%[path,field(5,/)] if !named !grpc { path_beg /v2/repository/models/ }",
+    "http-request set-var(txn.explicit) bool(true) if !named !grpc { path,field(4,/) -m str v1 v2 }",
+    "http-request set-var-fmt(txn.key) %[path,field(2,/)]/%[path,field(3,/)]"
+    " if !named !grpc { var(txn.explicit) -m bool }",
+    r"http-request replace-path ^/[^/]+/[^/]+(/.*) \1 if !grpc { var(txn.explicit) -m bool }",
+    # A stream's first message may be short and need not be its last.
+    "http-request wait-for-body time 10s at-least 75 if grpc !named !stream",
+    "http-request wait-for-body time 10s at-least 8 if grpc !named stream",
+    f"http-request set-var(txn.key) {_HEX_OF_NAME},map_beg(names.map) if grpc !named",
+    f"{_GRPC_ANSWER} 12 hdr grpc-message"
+    f' "the router reads no compressed messages; send metadata {contract.MODEL_METADATA_KEY}: NAMESPACE/NAME,'
+    ' or no compression" if grpc !named { req.body,bytes(0,1),hex -m str 01 }',
+    "http-request set-var(txn.route) var(txn.key),map(routes.map)",
+    f"{_GRPC_ANSWER} 5 hdr grpc-message"
+    ' "Request for unknown model: %[var(txn.key),url_enc]" if !known grpc { var(txn.explicit) -m bool }',
+    "http-request return status 404 content-type application/json lf-string"
+    """ '{"error": "Request for unknown model: %[var(txn.key),json(utf8s)]"}'"""
+    " if !known { var(txn.explicit) -m bool }",
+)
+
+_PLACE = (
+    f"{_GRPC_ANSWER} 14 hdr grpc-message"
+    ' "%[var(txn.key),map(reasons.map),b64dec,url_enc]" if grpc { var(txn.key),map(reasons.map) -m found }',
+    "http-request return status 503 content-type application/json lf-string"
+    """ '{"error": "%[var(txn.key),map(reasons.map),b64dec,json(utf8s)]"}'"""
+    " if { var(txn.key),map(reasons.map) -m found }",
+    "http-request set-var(txn.weight) var(txn.key),map_str_int(routes.map) if known",
+    "http-request set-var-fmt(txn.place) %[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]:b if known",
+    "http-request set-var-fmt(txn.place) %[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]:a"
+    f" if known {{ rand({FULL_WEIGHT}),sub(txn.weight) lt 0 }}",
+    "http-request set-var(txn.arm) var(txn.place),map(arms.map) if known",
+    f"http-after-response set-header {contract.REVISION_HEADER} %[var(txn.arm),field(2,/)]"
+    " if { var(txn.arm) -m found }",
+    f"http-after-response set-header {contract.VARIANT_HEADER} %[var(txn.arm),field(3,/)]"
+    " if { var(txn.arm) -m found }",
+    "use_backend %[var(txn.place)]:h2 if known stream",
+    "use_backend %[var(txn.place)]:h2 if known grpc { var(txn.arm),field(4,/) -m str h2 }",
+    "use_backend %[var(txn.place)]:h1 if known",
+    "default_backend catalog",
+)
+
+
+def _split_rules(table: Table) -> Iterator[str]:
+    if not table.endpoints:
+        return
+    yield "acl split var(txn.route) -m str -- -2"
+    yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
+    for header in sorted({split.sticky_header.lower() for split in table.endpoints.values() if split.sticky_header}):
+        sticky = f"split {{ var(txn.key),map(sticky.map) -m str {header} }} {{ req.hdr({header}) -m found }}"
+        # The key salts the hash: who is in one Endpoint's minority must not be in every Endpoint's.
+        yield f'http-request set-var-fmt(txn.unit) "%[var(txn.key)] %[req.hdr({header})]" if {sticky}'
+        yield f"http-request set-var(txn.bucket) var(txn.unit),xxh32(0),mod({FULL_WEIGHT}) if {sticky}"
+    for i in range(max(len(split.shares) for split in table.endpoints.values())):
+        yield f"http-request set-var-fmt(txn.share) %[var(txn.key)]/{i} if split"
+        yield "http-request set-var(txn.edge) var(txn.share),map_str_int(edges.map) if split"
+        yield (
+            "http-request set-var(txn.model) var(txn.share),map(shares.map)"
+            " if split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
+        )
+    # The server knows its Model's name and not the Endpoint's.
+    yield "http-request set-var-fmt(txn.asked) %[var(txn.key),field(1,/)]/%[path,field(4,/),field(1,:)] if split"
+    yield (
+        r"http-request replace-path ^(/v[12]/models/)[^/:]+(.*) \1%[var(txn.model),field(2,/)]\2"
+        " if split { var(txn.asked),strcmp(txn.key) eq 0 }"
+    )
+    yield "http-request set-var(txn.key) var(txn.model) if split"
+    yield "http-request set-var(txn.route) var(txn.key),map(routes.map) if split"

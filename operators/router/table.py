@@ -1,0 +1,97 @@
+"""The route table: everything the router needs to know, as one value.
+
+A Model has two places for arms, ``a`` and ``b``. An arm keeps its place while it lives and a new arm takes the free
+one, so that one revision follows the other by moving a single number between the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from operators.api.errors import InvalidObject
+from operators.api.plan import FULL_WEIGHT, Arm, Route, Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """One process that answers for a workload."""
+
+    host: str
+    http_port: int
+    grpc_port: int
+    grpc_over_http1: bool
+    """Unary gRPC is taken on ``http_port``, as HTTP/1.1 with trailers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The arms of one Model. Both free: nothing serves it, and ``message`` says why."""
+
+    a: Arm | None = None
+    b: Arm | None = None
+    message: str = ""
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return tuple(arm for arm in (self.a, self.b) if arm is not None)
+
+    @property
+    def weight_of_a(self) -> int:
+        return 0 if self.a is None else self.a.weight
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Keys are NAMESPACE/NAME; those of ``servers`` NAMESPACE/WORKLOAD."""
+
+    models: Mapping[str, Places] = dataclasses.field(default_factory=dict)
+    endpoints: Mapping[str, Split] = dataclasses.field(default_factory=dict)
+    servers: Mapping[str, tuple[Server, ...]] = dataclasses.field(default_factory=dict)
+    catalog: Server | None = None
+    """Answers for what has no server."""
+
+
+def successor(
+    before: Table,
+    routes: Iterable[Route | Split],
+    servers: Mapping[str, tuple[Server, ...]],
+    catalog: Server | None,
+) -> Table:
+    """The table of ``routes`` in which every arm that stays keeps its place.
+
+    Raises ``InvalidObject`` for a Route with more than two arms or with weights that do not add up.
+    """
+    models: dict[str, Places] = {}
+    endpoints: dict[str, Split] = {}
+    for route in routes:
+        key = f"{route.namespace}/{route.name}"
+        if isinstance(route, Split):
+            _check_weights(key, [weight for _, weight in route.shares])
+            endpoints[key] = route
+        else:
+            if route.arms:
+                _check_weights(key, [arm.weight for arm in route.arms])
+            models[key] = _placed(route, before.models.get(key, Places()))
+    used = {f"{key.partition('/')[0]}/{arm.workload}" for key, places in models.items() for arm in places.arms}
+    return Table(models, endpoints, {name: servers[name] for name in sorted(used) if servers.get(name)}, catalog)
+
+
+def _check_weights(key: str, weights: Sequence[int]) -> None:
+    if sum(weights) != FULL_WEIGHT or any(weight < 0 for weight in weights):
+        raise InvalidObject(f"route {key}: weights {list(weights)} do not add up to {FULL_WEIGHT}; correct the weights")
+
+
+def _placed(route: Route, before: Places) -> Places:
+    if len(route.arms) > 2:
+        raise InvalidObject(
+            f"route {route.namespace}/{route.name} has {len(route.arms)} arms "
+            f"({', '.join(arm.workload for arm in route.arms)}), the router holds 2; finish one rollout before the next"
+        )
+    new = {arm.workload: arm for arm in route.arms}
+    places = {"a": before.a, "b": before.b}
+    kept = {place: new.pop(arm.workload) for place, arm in places.items() if arm is not None and arm.workload in new}
+    free = sorted((-1 if arm is None else arm.weight, place) for place, arm in places.items() if place not in kept)
+    taken = {place: arm for (_, place), arm in zip(free, new.values(), strict=False)}
+    placed = kept | taken
+    return Places(placed.get("a"), placed.get("b"), route.message)
