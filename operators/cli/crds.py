@@ -30,7 +30,5 @@ def write(folder: pathlib.Path) -> None:
 def stale(folder: pathlib.Path) -> list[str]:
     """Files in ``folder`` that are missing or differ from what the types say now."""
     return [
-        name
-        for name, text in render().items()
-        if not (folder / name).exists() or (folder / name).read_text() != text
+        name for name, text in render().items() if not (folder / name).exists() or (folder / name).read_text() != text
     ]

@@ -88,11 +88,13 @@ class Exchange:
         self._proxy = proxy
         self._incoming = incoming
         self._body = body
+        self.incoming_headers = dict(incoming.headers)
+        """What is passed on; an effect may change it."""
         self.response: web.StreamResponse | None = None
 
     @contextlib.asynccontextmanager
     async def _sent(self) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {k: v for k, v in self._incoming.headers.items() if k.lower() not in HOP_BY_HOP}
+        headers = {k: v for k, v in self.incoming_headers.items() if k.lower() not in HOP_BY_HOP}
         target = URL(self._proxy.target + self._incoming.raw_path, encoded=True)
         async with self._proxy.session.request(
             self._incoming.method, target, headers=headers, data=self._body, ssl=self._proxy.tls
@@ -176,9 +178,7 @@ def writes(request: Request) -> bool:
 def answer(status: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Effect:
     """Answer at once; without a body, with a ``Status`` as the API server would."""
     text = status_object(status) if body is None else body
-    return lambda exchange: exchange.answer(
-        status, text, {"Content-Type": "application/json", **(headers or {})}
-    )
+    return lambda exchange: exchange.answer(status, text, {"Content-Type": "application/json", **(headers or {})})
 
 
 def status_object(code: int, message: str = "made by the fault proxy") -> bytes:
