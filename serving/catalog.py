@@ -72,6 +72,8 @@ class Catalog:
                 return
             self._seen = seen
             document = orjson.loads(self._file.read_bytes())
+            if not isinstance(document, list):
+                raise TypeError("expected a list")
             self._entries = tuple(
                 sorted(
                     (

@@ -154,13 +154,13 @@ def _copy(uri: str, folder: Path) -> list[_File]:
     local = "file" in filesystem.protocol if isinstance(filesystem.protocol, tuple) else filesystem.protocol == "file"
     if local:
         root = os.path.realpath(root)
-    if filesystem.isfile(root):
+    if filesystem.info(root)["type"] == "file":  # not isfile(), which takes any failure for a no
         name = PurePosixPath(root.split("?")[0].rstrip("/")).name
         copied = _copy_file(filesystem, root, folder / name)
         return [dataclasses.replace(copied, path="")]
     sources = _local_files(root) if local else sorted(filesystem.find(root))
     if not sources:
-        raise ArtifactRefused(f"{uri} does not exist or holds no file; check the URI")
+        raise ArtifactRefused(f"{uri} holds no file; check the URI")
     files = []
     for source in sources:
         path = PurePosixPath(source.removeprefix(root).lstrip("/"))

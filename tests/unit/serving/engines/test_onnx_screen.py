@@ -5,7 +5,6 @@ from typing import Any
 
 import onnx
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
 
 from serving.engines import onnx_screen
@@ -185,7 +184,7 @@ def test_bytes_that_are_no_model_are_refused(tmp_path: Path) -> None:
 def test_every_place_where_onnx_can_hold_a_tensor_is_followed() -> None:
     reaches: dict[str, dict[int, str]] = {}
 
-    def reaches_tensor(message: Descriptor, seen: frozenset[str]) -> bool:
+    def reaches_tensor(message: Any, seen: frozenset[str]) -> bool:
         return message.name == "TensorProto" or any(
             field.message_type is not None
             and field.message_type.name not in seen
@@ -193,10 +192,10 @@ def test_every_place_where_onnx_can_hold_a_tensor_is_followed() -> None:
             for field in message.fields
         )
 
-    def walk(message: Descriptor) -> None:
+    def walk(message: Any) -> None:
         if message.name in reaches:
             return
-        fields: list[FieldDescriptor] = [
+        fields = [
             field
             for field in message.fields
             if field.message_type is not None and reaches_tensor(field.message_type, frozenset())
@@ -205,8 +204,7 @@ def test_every_place_where_onnx_can_hold_a_tensor_is_followed() -> None:
         for field in fields:
             walk(field.message_type)
 
-    descriptor: Any = onnx.ModelProto.DESCRIPTOR
-    walk(descriptor)
+    walk(onnx.ModelProto.DESCRIPTOR)
     reaches["TensorProto"] = {13: "StringStringEntryProto"}
 
     assert reaches == onnx_screen._MESSAGES

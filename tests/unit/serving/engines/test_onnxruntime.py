@@ -55,7 +55,7 @@ def test_a_model_that_onnx_runtime_refuses_is_refused_in_its_words(tmp_path: Pat
         ),
     )
 
-    with pytest.raises(ArtifactRefused, match="NoSuchOperator.*check how it was exported"):
+    with pytest.raises(ArtifactRefused, match=r"NoSuchOperator.*check how it was exported"):
         engine.load(path)
 
 

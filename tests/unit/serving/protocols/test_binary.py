@@ -27,7 +27,7 @@ def test_a_header_beyond_the_body_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"x", b"9" * 19])
 def test_a_header_that_is_no_number_is_refused(value: bytes) -> None:
-    with pytest.raises(InvalidInput, match="the header Inference-Header-Content-Length is .*, expected a number"):
+    with pytest.raises(InvalidInput, match=r"the header Inference-Header-Content-Length is .*, expected a number"):
         binary.header_length(value)
 
 

@@ -103,7 +103,8 @@ def test_a_value_that_does_not_fit_its_datatype_is_refused_as_given(
         ("FP32", (2,), b"\0" * 7, "tensor 't' has 7 bytes, expected 8 for datatype FP32 and shape [2]"),
         ("BOOL", (2,), b"\1\2", "tensor 't' of datatype BOOL holds a byte above 1, expected 0 or 1 each"),
         ("BYTES", (2,), b"\1\0\0\0a",
-         "tensor 't' of datatype BYTES has 5 bytes, too few for 2 elements of shape [2] (a length of 4 bytes before each)"),
+         "tensor 't' of datatype BYTES has 5 bytes, too few for 2 elements of shape [2] "
+         "(a length of 4 bytes before each)"),
         ("BYTES", (2,), b"\5\0\0\0abcde",
          "tensor 't' of datatype BYTES has 1 elements, expected 2 for shape [2]"),
         ("BYTES", (1,), b"\5\0\0\0abc", "tensor 't' of datatype BYTES: element 0 says 5 bytes, 3 are left"),

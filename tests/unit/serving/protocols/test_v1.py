@@ -45,7 +45,8 @@ def test_rows_and_columns_become_tensors(document: Any, signature: Signature, in
     [
         ({}, ONE, "the request must have either 'instances' (rows) or 'inputs' (columns)"),
         ({"instances": []}, ONE, "'instances' is [], expected a list with at least one row"),
-        ({"instances": [[1, 2], [3]]}, ONE, "tensor 'x' holds lists of unequal length, expected a flat list or equal rows"),
+        ({"instances": [[1, 2], [3]]}, ONE,
+         "tensor 'x' holds lists of unequal length, expected a flat list or equal rows"),
         ({"instances": [{"a": 1}]}, TWO, "a row is {'a': 1}, expected an object with 'a', 'b'"),
         ({"inputs": {"a": [1]}}, TWO, "'inputs' is {'a': [1]}, expected an object with 'a', 'b'"),
         ({"inputs": {"a": [1], "b": [{"b64": "%"}]}}, TWO,

@@ -1,0 +1,75 @@
+from serving.metrics import Metrics
+
+EXPECTED = """\
+# HELP nv_inference_request_success Requests answered well
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="digits",version="1"} 2
+# HELP nv_inference_count Inferences, a batch of n counting n
+# TYPE nv_inference_count counter
+nv_inference_count{model="digits",version="1"} 5
+# HELP nv_inference_exec_count Calls of the engine
+# TYPE nv_inference_exec_count counter
+nv_inference_exec_count{model="digits",version="1"} 2
+# HELP nv_inference_request_duration_us Time of answered requests
+# TYPE nv_inference_request_duration_us counter
+nv_inference_request_duration_us{model="digits",version="1"} 503000
+# HELP nv_inference_queue_duration_us Time spent waiting
+# TYPE nv_inference_queue_duration_us counter
+nv_inference_queue_duration_us{model="digits",version="1"} 1500
+# HELP nv_inference_compute_input_duration_us Time to decode
+# TYPE nv_inference_compute_input_duration_us counter
+nv_inference_compute_input_duration_us{model="digits",version="1"} 0
+# HELP nv_inference_compute_infer_duration_us Time in the engine
+# TYPE nv_inference_compute_infer_duration_us counter
+nv_inference_compute_infer_duration_us{model="digits",version="1"} 0
+# HELP nv_inference_compute_output_duration_us Time to encode
+# TYPE nv_inference_compute_output_duration_us counter
+nv_inference_compute_output_duration_us{model="digits",version="1"} 0
+# HELP nv_inference_pending_request_count Requests waiting or in the engine
+# TYPE nv_inference_pending_request_count gauge
+nv_inference_pending_request_count{model="digits",version="1"} 1
+# HELP nv_inference_request_failure Requests that got an error
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="digits",version="1",reason="BACKEND"} 0
+nv_inference_request_failure{model="digits",version="1",reason="CANCELED"} 0
+nv_inference_request_failure{model="digits",version="1",reason="OTHER"} 1
+nv_inference_request_failure{model="digits",version="1",reason="REJECTED"} 0
+# HELP penstock_request_duration_seconds Time from a request's last byte to its answer
+# TYPE penstock_request_duration_seconds histogram
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.0005"} 0
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.001"} 0
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.0025"} 0
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.005"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.01"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.025"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.05"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.1"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.25"} 1
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="0.5"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="1.0"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="2.5"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="5.0"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="10.0"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="30.0"} 2
+penstock_request_duration_seconds_bucket{model="digits",version="1",le="+Inf"} 2
+penstock_request_duration_seconds_sum{model="digits",version="1"} 0.503
+penstock_request_duration_seconds_count{model="digits",version="1"} 2
+"""
+
+
+def test_the_text_has_tritons_names_and_a_histogram_of_our_own() -> None:
+    metrics = Metrics()
+    counters = metrics.of("digits", "1")
+    counters.succeeded(0.003)
+    counters.succeeded(0.5)
+    counters.failed("OTHER")
+    counters.inferences, counters.execs, counters.pending, counters.queue_s = 5, 2, 1, 0.0015
+
+    assert metrics.text() == EXPECTED
+
+
+def test_the_counters_of_a_version_outlive_its_reloads() -> None:
+    metrics = Metrics()
+
+    assert metrics.of("digits", "1") is metrics.of("digits", "1")
+    assert metrics.of("digits", "1") is not metrics.of("digits", "2")

@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving import repository
+from serving.errors import ArtifactRefused, NotReady, UnknownModel
+from serving.metrics import Metrics
+from serving.models import Entry, State
+from serving.repository import Found, Repository
+from tests.rig import onnx_models
+
+READY = State.READY
+
+
+def models(*paths: Path, name: str | None = None) -> Repository:
+    return Repository(paths, name, Metrics(), max_pending=8, limit_s=30)
+
+
+def answer(of: Repository, name: str, version: str = "") -> tuple[str, float]:
+    """The version that answers, and the scale of its weights."""
+    queue = of.find(name, version)
+    (y,) = queue._engine.infer({"x": np.array([[0, 0, 0, 1]], np.float32)}, ["y"])
+    return queue.version, round(float(y[0, 0] / onnx_models.WEIGHTS[3, 0]), 3)
+
+
+def test_a_path_may_be_a_file_a_folder_with_one_versions_or_a_folder_of_models(tmp_path: Path) -> None:
+    file = onnx_models.linear(tmp_path / "digits.onnx")
+    one = onnx_models.linear(tmp_path / "one" / "model.onnx")
+    versions = [onnx_models.linear(tmp_path / "many" / number / "model.onnx") for number in ("1", "10")]
+    (tmp_path / "many" / "notes").mkdir()
+
+    assert repository.discover([file], None) == [Found("digits", {"1": file})]
+    assert repository.discover([file], "seven") == [Found("seven", {"1": file})]
+    assert repository.discover([one.parent], None) == [Found("one", {"1": one})]
+    assert repository.discover([versions[0].parent.parent], None) == [
+        Found("many", {"1": versions[0], "10": versions[1]})
+    ]
+    assert repository.discover([one.parent, file], None) == [Found("digits", {"1": file}), Found("one", {"1": one})]
+    file.unlink()
+    assert repository.discover([tmp_path], None) == [
+        Found("many", {"1": versions[0], "10": versions[1]}),
+        Found("one", {"1": one}),
+    ]
+
+
+def test_paths_without_models_or_without_clear_names_are_refused_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    a, b = onnx_models.linear(tmp_path / "a" / "m.onnx"), onnx_models.linear(tmp_path / "b" / "m.onnx")
+    odd = onnx_models.linear(tmp_path / "a b.onnx")
+    expected = ".onnx or .identity.json"
+    cases: list[tuple[list[Path], str | None, str]] = [
+        ([tmp_path / "absent"], None,
+         f"{tmp_path}/absent does not exist; give a model file or a folder with models"),
+        ([tmp_path / "empty"], None, f"{tmp_path}/empty holds no model; expected a file {expected} in it"),
+        ([tmp_path / "notes.txt"], None,
+         f"{tmp_path}/notes.txt is no model; expected a folder, or a file {expected}"),
+        ([a, b], None, "two of the paths hold a model named 'm'; rename one of them"),
+        ([a.parent, b.parent], "m", "--name m was given for 2 models (a, b); give it with the path of one model"),
+        ([odd], None,
+         "'a b' is no model name (letters, digits, '.', '_' and '-', at most 128); use --name"),
+    ]  # fmt: skip
+
+    for paths, name, message in cases:
+        with pytest.raises(ArtifactRefused) as refused:
+            repository.discover(paths, name)
+        assert str(refused.value) == message
+
+
+async def test_all_versions_are_loaded_and_the_highest_answers_unless_another_is_named(tmp_path: Path) -> None:
+    for number, scale in (("2", 2.0), ("10", 10.0)):
+        onnx_models.linear(tmp_path / "m" / number / "model.onnx", scale)
+    of = models(tmp_path / "m")
+    assert not of.is_ready()
+
+    await of.start()
+
+    assert of.is_ready()
+    assert of.index() == [Entry("m", "2", READY), Entry("m", "10", READY)]
+    assert (answer(of, "m"), answer(of, "m", "2"), answer(of, "m", "10")) == (("10", 10.0), ("2", 2.0), ("10", 10.0))
+    with pytest.raises(UnknownModel) as unknown:
+        of.find("m", "3")
+    assert str(unknown.value) == "Request for unknown model: 'm' has no version '3'; it has 2, 10"
+    with pytest.raises(UnknownModel) as unknown:
+        of.find("q", "")
+    assert str(unknown.value) == "Request for unknown model: 'q' is not served here"
+
+
+async def test_a_bad_model_among_several_is_listed_with_its_reason_and_the_others_serve(tmp_path: Path) -> None:
+    onnx_models.linear(tmp_path / "good" / "model.onnx")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.onnx").touch()
+    onnx_models.linear(tmp_path / "two" / "a.onnx")
+    onnx_models.linear(tmp_path / "two" / "b.onnx")
+    of = models(tmp_path)
+
+    await of.start()
+
+    empty = f"{tmp_path}/bad/model.onnx is empty; fetch or export the model again"
+    two = f"{tmp_path}/two holds 2 models (a.onnx, b.onnx); keep one"
+    assert of.index() == [
+        Entry("bad", "1", State.UNAVAILABLE, empty),
+        Entry("good", "1", READY),
+        Entry("two", "", State.UNAVAILABLE, two),
+    ]
+    assert of.is_ready()
+    for name, reason in (
+        ("bad", f"model 'bad' version '1' is not ready: {empty}"),
+        ("two", f"model 'two' is not ready: {two}"),
+    ):
+        with pytest.raises(NotReady) as refused:
+            of.find(name, "")
+        assert str(refused.value) == reason
+
+
+async def test_when_nothing_can_be_served_the_start_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    of = models(tmp_path / "m.onnx")
+
+    with pytest.raises(ArtifactRefused) as refused:
+        await of.start()
+
+    assert str(refused.value) == f"{tmp_path}/m.onnx is empty; fetch or export the model again"
+    assert not of.is_ready()
+
+
+async def test_a_reload_swaps_and_a_bad_one_leaves_what_served(tmp_path: Path) -> None:
+    path = onnx_models.linear(tmp_path / "m.onnx", 1.0)
+    of = models(path)
+    await of.start()
+
+    onnx_models.linear(path, 2.0)
+    await of.load("m")
+    assert answer(of, "m") == ("1", 2.0)
+
+    path.write_bytes(b"")
+    with pytest.raises(ArtifactRefused) as refused:
+        await of.load("m")
+    assert str(refused.value) == f"model 'm' was not loaded: {path} is empty; fetch or export the model again"
+    assert answer(of, "m") == ("1", 2.0)
+    assert of.index() == [Entry("m", "1", READY, f"{path} is empty; fetch or export the model again")]
+
+
+async def test_a_load_finds_new_versions_and_models_and_drops_those_that_are_gone(tmp_path: Path) -> None:
+    first = onnx_models.linear(tmp_path / "m" / "1" / "model.onnx", 1.0)
+    of = models(tmp_path)
+    await of.start()
+
+    onnx_models.linear(tmp_path / "m" / "2" / "model.onnx", 2.0)
+    onnx_models.linear(tmp_path / "n" / "model.onnx")
+    first.unlink()
+    await of.load("m")
+    await of.load("n")
+
+    assert of.index() == [Entry("m", "2", READY), Entry("n", "1", READY)]
+    assert answer(of, "m") == ("2", 2.0)
+    with pytest.raises(UnknownModel) as unknown:
+        await of.load("q")
+    assert str(unknown.value) == "Request for unknown model: 'q' is not among the paths given to this server"
+
+
+async def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(tmp_path: Path) -> None:
+    of = models(onnx_models.linear(tmp_path / "m.onnx"))
+    await of.start()
+
+    await of.unload("m")
+
+    assert of.index() == [Entry("m", "1", State.UNAVAILABLE, "unloaded")]
+    assert not of.is_ready()
+    with pytest.raises(NotReady) as refused:
+        of.find("m", "")
+    assert str(refused.value) == "model 'm' version '1' is not ready: unloaded"
+    await of.load("m")
+    assert answer(of, "m") == ("1", 1.0)
