@@ -44,7 +44,7 @@ lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to 
 	requirements/compile . $(if $(UPGRADE),--upgrade)
 
 crds: $(DEV)  ## Write manifests/crds from operators/api
-	$(BIN)/penstock crds --output manifests/crds
+	$(BIN)/penstock crds manifests/crds
 
 descriptors: $(DEV)  ## Compile the .proto files of serving/ into the descriptor sets beside them
 	$(foreach proto,$(PROTOS),$(call protoc,$(proto),$(proto:.proto=.binpb)) &&) true

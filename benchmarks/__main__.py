@@ -38,9 +38,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def origin(arguments: Sequence[str]) -> dict[str, str]:
     """Machine, commit and command: what a reader needs to repeat a figure."""
-    described = subprocess.run(
-        ("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False
-    )
+    described = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False)
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "commit": described.stdout.strip() or "not in git",

@@ -1,0 +1,1 @@
+"""What carries out a plan. Belongs here: looking at the world and changing it. Never here: deciding what should be."""

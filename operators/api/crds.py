@@ -135,6 +135,8 @@ def _structural(schema: Json, defs: Mapping[str, Json]) -> Json:
             case "exclusiveMinimum" | "exclusiveMaximum":
                 result[key.replace("exclusiveM", "m")] = value
                 result[key] = True
+            case "description":
+                result[key] = " ".join(value.split())
             case "default":
                 default = _without_empty(value)
                 if default not in _EMPTY:

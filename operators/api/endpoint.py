@@ -90,5 +90,3 @@ class Endpoint(APIObject):
             "spec.experiment": spec.experiment,
         }
         return tuple(path for path, value in fields.items() if value)
-
-

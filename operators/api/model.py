@@ -23,9 +23,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Location(Strict):
     rules: ClassVar[tuple[Rule, ...]] = (Rule(_URI_CEL, _URI_MESSAGE, lambda self: bool(_URI.match(self.uri))),)
     uri: Uri
-    """Where the file or folder is: `file://`, `pvc://CLAIM/PATH`, `s3://`, `gs://`, `abfs://`, `https://`, `hf://`, `oci://`, `mlflow://`, `dvc://`."""
+    """Where the file or folder is: `file://`, `pvc://CLAIM/PATH`, `s3://`, `gs://`, `abfs://`, `https://`, `hf://`,
+    `oci://`, `mlflow://`, `dvc://`.
+    """
     digest: Digest | None = None
-    """`sha256:` and the hash of the file, or of the sorted `sha256sum` lines of a folder. Serving refuses anything else. Required in a cluster, pinned by `penstock apply` for local files."""
+    """`sha256:` and the hash of the file, or of the sorted `sha256sum` lines of a folder. Serving refuses anything
+    else. Required in a cluster, pinned by `penstock apply` for local files.
+    """
 
 
 class ImageInput(Strict):
@@ -118,7 +122,9 @@ class Evaluation(Strict):
     metric: Literal["accuracy"] = "accuracy"
     """What is measured on them."""
     max_drop: Fraction = 0.01
-    """Greatest loss against the source that a variant may have: a bound on the one-sided confidence interval, not on the point estimate."""
+    """Greatest loss against the source that a variant may have: a bound on the one-sided confidence interval, not
+    on the point estimate.
+    """
     worst_slice: WorstSlice | None = None
     """A bound on every slice of the data, for losses that an average hides."""
 
@@ -228,7 +234,9 @@ class ModelSpec(Strict):
     scaling: Scaling | None = None
     """Bounds within which replicas are scaled."""
     rollout: Rollout | None = None
-    """How traffic moves from the serving revision to the next. Left out: all at once, as soon as the new revision is ready; the old one keeps serving until then, and for as long as the new one fails."""
+    """How traffic moves from the serving revision to the next. Left out: all at once, as soon as the new revision
+    is ready; the old one keeps serving until then, and for as long as the new one fails.
+    """
     history_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """How many earlier revisions are remembered in status with their artifacts kept, ready to go back to."""
 

@@ -20,7 +20,9 @@ class Ports(Strict):
 
 class LocalProcess(Strict):
     command: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
-    """Command line that runs the engine as a process on a laptop. `$(PENSTOCK_MODEL)`, `$(PENSTOCK_MODEL_DIR)`, `$(PENSTOCK_HTTP_PORT)` and the like stand for their values."""
+    """Command line that runs the engine as a process on a laptop. `$(PENSTOCK_MODEL)`, `$(PENSTOCK_MODEL_DIR)`,
+    `$(PENSTOCK_HTTP_PORT)` and the like stand for their values.
+    """
 
 
 class ServingRuntimeSpec(Strict):
@@ -44,7 +46,9 @@ class ServingRuntimeSpec(Strict):
     protocols: Annotated[tuple[Literal["v1", "v2", "grpc-v2"], ...], Field(min_length=1, max_length=3)] = ("v2",)
     """Protocols the engine speaks."""
     grpc_over_http1: bool = False
-    """The engine answers unary gRPC on its REST port as HTTP/1.1 with trailers, which the router then prefers: one queue for both protocols and about a third of the cost."""
+    """The engine answers unary gRPC on its REST port as HTTP/1.1 with trailers, which the router then prefers: one
+    queue for both protocols and about a third of the cost.
+    """
     formats: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(min_length=1, max_length=32)]
     """Model formats the engine can load, such as `onnx`."""
     ready_path: Annotated[str, Field(pattern="^/", max_length=256)] = "/v2/health/ready"

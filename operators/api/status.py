@@ -40,7 +40,9 @@ class VariantStatus(Seen):
     name: str
     """Name of the variant."""
     state: Literal["Selected", "Ready", "Preparing", "NotMade", "Refused"]
-    """Selected serves; Ready could; Preparing is being fetched; NotMade has passes nothing runs yet; Refused cannot serve."""
+    """Selected serves; Ready could; Preparing is being fetched; NotMade has passes nothing runs yet; Refused cannot
+    serve.
+    """
     digest: str | None = None
     """Digest of its artifact."""
     reason: str = ""
@@ -55,7 +57,9 @@ class RevisionStatus(Seen):
     recipe: Recipe
     """How it is run."""
     state: Literal["Serving", "Starting", "Draining", "Failed", "Retired"]
-    """Serving gets traffic; Starting will; Draining finishes what it began; Failed never got ready; Retired is kept to go back to."""
+    """Serving gets traffic; Starting will; Draining finishes what it began; Failed never got ready; Retired is kept
+    to go back to.
+    """
     weight: int = 0
     """Traffic that reaches it as the router reports, in 0.01 %."""
     ready_replicas: int = 0

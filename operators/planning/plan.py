@@ -17,9 +17,7 @@ from operators.planning import names, revisions, variants
 from operators.planning.conditions import condition
 
 
-def model(
-    model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation, now: datetime.datetime
-) -> Plan:
+def model(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation, now: datetime.datetime) -> Plan:
     """Everything that should exist for ``model``. Pure: same arguments, same plan."""
     resolved = variants.resolve(model, seen)
     runtime = runtimes.get(model.spec.runtime)
@@ -89,9 +87,7 @@ def _status(
     starting = next((r for r in step.revisions if r.state == "Starting"), None)
     alive = [r for r in step.revisions if r.state in revisions.ALIVE]
     observed = [seen.workloads.get(names.workload(model.metadata.name, r.name, r.variant)) for r in alive]
-    make = functools.partial(
-        condition, generation=model.metadata.generation, before=model.status.conditions, at=at
-    )
+    make = functools.partial(condition, generation=model.metadata.generation, before=model.status.conditions, at=at)
     accepted = make("Accepted", *_accepted(model, has_runtime))
     variants_ready = make("VariantsReady", *_variants_ready(model, resolved.variants))
     rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
@@ -150,9 +146,13 @@ def _rollout(
         if cause.status == "False":
             return False, cause.reason, cause.message
     if failed is not None:
-        return False, "RevisionFailed", (
-            f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}; "
-            f"see `penstock logs {name}`, then mend the spec or the artifact"
+        return (
+            False,
+            "RevisionFailed",
+            (
+                f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}; "
+                f"see `penstock logs {name}`, then mend the spec or the artifact"
+            ),
         )
     if starting is not None or serving is None:
         revision = f"revision {starting.name} ({starting.variant})" if starting else "the first revision"
@@ -179,9 +179,7 @@ def _ready(model: Model, serving: RevisionStatus | None, rollout: Condition) -> 
     return True, "Serving", f"revision {serving.name} ({serving.variant}) serves"
 
 
-def not_done(
-    status: ModelStatus | EndpointStatus, error: str, now: datetime.datetime
-) -> ModelStatus | EndpointStatus:
+def not_done(status: ModelStatus | EndpointStatus, error: str, now: datetime.datetime) -> ModelStatus | EndpointStatus:
     """``status`` of a plan that could not be carried out because of ``error``; what served goes on serving."""
     type_ = "RolloutComplete" if isinstance(status, ModelStatus) else "Ready"
     message = f"a change could not be made, and is tried again: {error}"

@@ -133,9 +133,7 @@ def _drained(workload: str, seen: Observation) -> bool:
     return all(arm.workload != workload for arm in seen.route.arms) and not seen.route.in_flight.get(workload)
 
 
-def _let_go(
-    model: Model, revisions: Sequence[RevisionStatus], seen: Observation, at: str
-) -> list[RevisionStatus]:
+def _let_go(model: Model, revisions: Sequence[RevisionStatus], seen: Observation, at: str) -> list[RevisionStatus]:
     """Attempts that are no longer wanted leave nothing behind, unless the router still reports one."""
     kept = []
     for revision in revisions:

@@ -32,9 +32,7 @@ def resolve(model: Model, seen: Observation) -> Resolved:
     pinned = {source.uri: source.digest for source in model.status.sources}
     unchanged = model.status.observed_generation == model.metadata.generation
     refused: dict[tuple[str, str | None], str] = {
-        (v.name, v.digest): v.reason
-        for v in model.status.variants
-        if unchanged and v.state == "Refused" and v.digest
+        (v.name, v.digest): v.reason for v in model.status.variants if unchanged and v.state == "Refused" and v.digest
     }
     fetches: set[Fetch] = set()
     sources: dict[str, SourceStatus] = {}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from tests.rig.control_plane import ControlPlane
 
 CRDS = pathlib.Path(__file__).parents[2] / "manifests" / "crds"
@@ -38,14 +39,14 @@ class Cluster:
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
         return found
 
-    def list(self, kinds: str = "deployments,services,configmaps") -> list[dict[str, Any]]:
+    def managed(self, kinds: str = "deployments,services,configmaps") -> list[dict[str, Any]]:
         """Objects that Penstock manages."""
         label = "app.kubernetes.io/managed-by=penstock"
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", kinds, "-l", label, "-o", "json"))["items"]
         return items
 
     def names(self, kinds: str = "deployments,services,configmaps") -> set[str]:
-        return {f"{item['kind']}/{item['metadata']['name']}" for item in self.list(kinds)}
+        return {f"{item['kind']}/{item['metadata']['name']}" for item in self.managed(kinds)}
 
     def versions(self) -> dict[str, str]:
         """Resource versions of everything the operator writes."""

@@ -59,9 +59,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize(("obj", "field"), REFUSED, ids=[f"{i}-{field}" for i, (_, field) in enumerate(REFUSED)])
-def test_what_one_refuses_the_other_refuses_naming_the_field(
-    cluster: Cluster, obj: dict[str, Any], field: str
-) -> None:
+def test_what_one_refuses_the_other_refuses_naming_the_field(cluster: Cluster, obj: dict[str, Any], field: str) -> None:
     with pytest.raises(subprocess.SubprocessError) as server:
         cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(obj))
     assert field in str(server.value)

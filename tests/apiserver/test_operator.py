@@ -112,7 +112,7 @@ def test_drift_is_repaired_and_foreign_fields_are_kept(cluster: Cluster, start_o
     cluster.until(
         "the service is back",
         lambda: any(
-            item["kind"] == "Service" and item["metadata"]["uid"] != uid for item in cluster.list("services")
+            item["kind"] == "Service" and item["metadata"]["uid"] != uid for item in cluster.managed("services")
         ),
     )
 
@@ -125,9 +125,7 @@ def test_deleting_a_model_leaves_nothing(cluster: Cluster, start_operator: Start
     cluster.until("children and pods are gone", lambda: not cluster.names("deployments,services,configmaps,pods"))
 
 
-def test_a_model_deleted_while_no_operator_runs_leaves_nothing(
-    cluster: Cluster, start_operator: StartOperator
-) -> None:
+def test_a_model_deleted_while_no_operator_runs_leaves_nothing(cluster: Cluster, start_operator: StartOperator) -> None:
     operator = start_operator()
     cluster.apply(model())
     settled(cluster)
@@ -219,9 +217,7 @@ def test_a_child_name_that_is_taken_is_a_condition_and_the_other_child_stays_as_
     cluster.kubectl("label", "configmap", "digits-route", "app.kubernetes.io/managed-by=penstock")
     start_operator()
     cluster.apply(model())
-    cluster.until(
-        "it is told", lambda: cluster.condition("digits", "RolloutComplete").get("reason") == "NotApplied"
-    )
+    cluster.until("it is told", lambda: cluster.condition("digits", "RolloutComplete").get("reason") == "NotApplied")
     assert cluster.condition("digits", "RolloutComplete")["message"] == (
         "a change could not be made, and is tried again: ConfigMap digits-route exists and belongs to somebody "
         "else; rename it or the object that needs this name"

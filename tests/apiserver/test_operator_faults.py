@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
+
 from tests.apiserver.conftest import Cluster, Operator, StartOperator, model
 from tests.rig import fault_proxy
 from tests.rig.control_plane import write_kubeconfig
@@ -25,7 +26,7 @@ class Scene:
     kubeconfig: pathlib.Path
 
     async def children(self, name: str) -> set[str]:
-        found = await asyncio.to_thread(self.cluster.list)
+        found = await asyncio.to_thread(self.cluster.managed)
         return {item["kind"] for item in found if item["metadata"]["labels"]["penstock.dev/model"] == name}
 
     async def converges(self) -> None:
@@ -48,9 +49,7 @@ async def until(holds: Callable[[], Awaitable[bool]], deadline_s: float = 90) ->
 
 
 @pytest.fixture
-async def scene(
-    cluster: Cluster, start_operator: StartOperator, tmp_path: pathlib.Path
-) -> AsyncIterator[Scene]:
+async def scene(cluster: Cluster, start_operator: StartOperator, tmp_path: pathlib.Path) -> AsyncIterator[Scene]:
     kubeconfig = tmp_path / "proxied.kubeconfig"
     async with fault_proxy.running(cluster.plane.url, cluster.plane.ca_file) as proxy:
         write_kubeconfig(kubeconfig, proxy.url, cluster.plane.tokens["admin"])

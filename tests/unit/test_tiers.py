@@ -59,9 +59,7 @@ def test_a_tier_that_cannot_run_is_named_on_a_laptop(environ: dict[str, str]) ->
 @pytest.mark.parametrize("environ", [{"CI": "true"}, {"CI": "1"}, {"CI": "True"}])
 def test_a_tier_that_cannot_run_is_a_failure_in_ci(environ: dict[str, str]) -> None:
     reason = "CI must run every tier: needs go"
-    assert not_run("apiserver", "needs go", environ) == Outcome(
-        "apiserver", "failed", failed=1, reason=reason
-    )
+    assert not_run("apiserver", "needs go", environ) == Outcome("apiserver", "failed", failed=1, reason=reason)
 
 
 def test_a_control_plane_is_built_with_go() -> None:

@@ -29,7 +29,9 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
 
 ROUTE_KEY = "route.json"
 STORAGE_SECRET = "penstock-storage"
-"""Secret of the Model's namespace whose keys, such as AWS_ACCESS_KEY_ID, a fetch gets as environment, where it exists."""
+"""Secret of the Model's namespace whose keys, such as AWS_ACCESS_KEY_ID, a fetch gets as environment, where it
+exists.
+"""
 
 _SOURCE_DIR = "/mnt/source"
 _NOBODY = 65532

@@ -72,8 +72,6 @@ def test_fields_of_status_that_a_newer_version_wrote_are_passed_over() -> None:
     assert parsed.status.observed_generation == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("2m", 120), ("50ms", 0.05), ("1h30m", 5400), ("0s", 0), ("1.5s", 1.5)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("2m", 120), ("50ms", 0.05), ("1h30m", 5400), ("0s", 0), ("1.5s", 1.5)])
 def test_durations_are_read_as_seconds(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds

@@ -246,7 +246,7 @@ def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_is_named() -> Non
     decided = plan.endpoint(endpoint(), [named("a", "r1"), named("b", "")], Observation(), START)
     assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None)
     assert decided.status is not None
-    assert [(c.type, c.status, c.reason, c.message) for c in decided.status.conditions][0] == (
+    assert next((c.type, c.status, c.reason, c.message) for c in decided.status.conditions) == (
         "Ready",
         "True",
         "ArmsMissing",
