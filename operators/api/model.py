@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from operators.api.base import APIObject, Digest, Duration, Name, Rule, Strict
+from operators.api.contract import Contract
 from operators.api.resources import Resources
 from operators.api.status import ModelStatus
 
@@ -30,32 +31,6 @@ class Location(Strict):
     """`sha256:` and the hash of the file, or of the sorted `sha256sum` lines of a folder. Serving refuses anything
     else. Required in a cluster, pinned by `penstock apply` for local files.
     """
-
-
-class ImageInput(Strict):
-    size: Annotated[tuple[Annotated[int, Field(ge=1, le=16384)], ...], Field(min_length=2, max_length=2)]
-    """Height and width in pixels that the model takes; an image of another size is scaled."""
-    mode: Literal["grey", "rgb"] = "rgb"
-    """Channels: one (grey) or three (rgb)."""
-    scale: float = 1.0
-    """Every pixel value, 0 to 255, is multiplied by this."""
-
-
-class InputContract(Strict):
-    image: ImageInput | None = None
-    """The input is one image, as float32 [batch, channels, height, width]."""
-
-
-class OutputContract(Strict):
-    labels: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=10000)] = ()
-    """Names of the classes, in the order of the scores in the last dimension of the first output."""
-
-
-class Contract(Strict):
-    input: InputContract | None = None
-    """How bytes become the input tensor."""
-    output: OutputContract | None = None
-    """How the output tensor becomes an answer."""
 
 
 class Pass(Strict):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from operators.api.base import Condition, Seen
+from operators.api.contract import Contract
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
 
@@ -34,6 +35,8 @@ class Recipe(Seen):
     """The engine as it was described when the revision was made."""
     resources: Resources
     """What each replica needs."""
+    contract: Contract | None = None
+    """How this revision's input and output are to be read."""
 
 
 class VariantStatus(Seen):

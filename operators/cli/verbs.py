@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -187,13 +187,22 @@ def infer(
     if not address:
         why = show.condition(model, "Ready").get("message", "it was not looked at yet")
         raise OperatorError(f"model {name} has no URL: {why}")
-    contract = model["spec"].get("contract") or {}
+    contract = _contract(model)
     answer = inference.ask(address, model["metadata"]["name"], contract, file, timeout)
     found = inference.scores(answer, contract)
     if output == "json":
         print(show.as_json(inference.as_data(answer, found)))
     else:
         print(inference.as_text(answer, found), end="")
+
+
+def _contract(model: dict[str, Any]) -> dict[str, Any]:
+    """That of the revision which serves; the spec may already speak of the next one."""
+    status = model.get("status", {})
+    for revision in status.get("revisions", []):
+        if revision["name"] == status.get("revision"):
+            return revision["recipe"].get("contract") or {}
+    return model["spec"].get("contract") or {}
 
 
 def _given(files: list[str] | None) -> list[str]:

@@ -50,7 +50,13 @@ def name(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpe
 def target(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpec, now: str) -> RevisionStatus:
     """The revision that ``model`` asks for, as it begins."""
     assert artifact.digest is not None
-    recipe = Recipe(uri=artifact.uri, digest=artifact.digest, runtime=runtime, resources=model.spec.resources)
+    recipe = Recipe(
+        uri=artifact.uri,
+        digest=artifact.digest,
+        runtime=runtime,
+        resources=model.spec.resources,
+        contract=model.spec.contract,
+    )
     revision = name(model, variant, artifact, runtime)
     return RevisionStatus(name=revision, variant=variant, recipe=recipe, state="Starting", since=now)
 
