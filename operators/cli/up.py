@@ -43,6 +43,8 @@ from operators.runtime.queue import Queue
 from operators.store.sqlite import SqliteStore
 from serving.contract import DRAIN_TIMEOUT_S
 
+log = logging.getLogger(__name__)
+
 WORKERS = 4
 RETRY = (0.2, 15.0)
 """First and longest wait, in seconds, of an object that could not be brought in line."""
@@ -97,18 +99,35 @@ class _Up:
             api = await stack.enter_async_context(self._api(actuator))
             for manifest in self._wanted:
                 await self._store.apply(parse(manifest.data))
-            known = self._store.keys()
+            stored = self._store.keys()
+            known = {key for key in stored if key.kind in ("Model", "Endpoint")}
             for key in known:
-                self._changed.put_nowait(key)
-            actuator.settle(key for key in known if key.kind in ("Model", "Endpoint"))
+                self._queue.add(key)
+            actuator.settle(known)
             shown = view.choose(f"penstock serves REST at {rest}, gRPC at {grpc}; state in {options.folder}", _now)
             stack.callback(shown.close)
-            datadir.announce(options.folder, dataclasses.replace(api, rest=rest, grpc=grpc))
             stack.callback(datadir.withdraw, options.folder)
             reconciler = Reconciler(self._store, actuator, _now, runtimes.builtin(image="", python=sys.executable))
-            controller = Controller(self._queue, reconciler.reconcile, WORKERS, time.monotonic)
+            stale, looked = set(known), asyncio.Event()
+
+            async def reconcile(key: Key) -> float | None:
+                try:
+                    return await reconciler.reconcile(key)
+                finally:
+                    stale.discard(key)
+                    if not stale:
+                        looked.set()
+                    await self._tell(key, shown)
+
+            async def announce() -> None:
+                # A status that an earlier run wrote is history: nobody is told of it.
+                if stale:
+                    await looked.wait()
+                datadir.announce(options.folder, dataclasses.replace(api, rest=rest, grpc=grpc))
+
+            controller = Controller(self._queue, reconcile, WORKERS, time.monotonic)
             async with asyncio.TaskGroup() as group:
-                work = (controller.run(), self._spread(shown), self._redraw(shown))
+                work = (controller.run(), announce(), self._spread(), self._redraw(shown))
                 tasks = [group.create_task(one) for one in work]
                 await ended.wait()
                 for task in tasks:
@@ -137,17 +156,20 @@ class _Up:
         finally:
             await actuator.stop()
 
-    async def _spread(self, shown: view.View) -> None:
-        """Have whatever a change concerns looked at, and tell people of it."""
+    async def _spread(self) -> None:
+        """Have whatever a change concerns looked at."""
         while True:
             key = await self._changed.get()
             try:
                 for other in await affected(key, self._store):
                     self._queue.add(other)
-                object_ = await self._store.get(key)
             except OperatorError as error:
-                shown.event(f"error: {error}")
-                continue
+                log.warning("changed key=%r error=%r", str(key), str(error))
+
+    async def _tell(self, key: Key, shown: view.View) -> None:
+        # What cannot be read was said already, by whoever tried to act on it.
+        with contextlib.suppress(OperatorError):
+            object_ = await self._store.get(key)
             if line := self._changes.line(key, None if object_ is None else object_.to_dict()):
                 shown.event(line)
 
@@ -180,6 +202,8 @@ def down(folder: pathlib.Path) -> None:
     Raises:
         OperatorError: it does not end.
     """
+    if not folder.exists():
+        return
     if (running := datadir.running(folder)) is not None:
         os.kill(running.pid, signal.SIGTERM)
     deadline, pause = time.monotonic() + END_TIMEOUT_S, threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import datetime
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -68,7 +69,11 @@ class Lines:
     """A line for each change, for logs and pipes."""
 
     def event(self, line: str) -> None:
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # Whoever read has gone; models are served all the same, and there is nothing left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def state(self, models: Sequence[Object]) -> None:
         pass

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +25,8 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from operators.cli import datadir
+from operators.cli import datadir, kinds
+from operators.cli.client import LocalClient
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"
 DEADLINE_S = 60.0
@@ -100,10 +102,9 @@ class Local:
         return (self.folder / "up.out").read_text()
 
     def model(self, name: str = "times") -> dict[str, Any]:
-        code, out, error = self("get", "models", name, "-o", "json")
-        assert code == 0, error
-        found: dict[str, Any] = json.loads(out)
-        return found
+        running = datadir.running(self.data)
+        assert running is not None
+        return LocalClient(running).get(kinds.of("Model"), "default", name)
 
     def condition(self, type_: str, name: str = "times") -> dict[str, Any]:
         conditions = self.model(name).get("status", {}).get("conditions", [])
@@ -133,7 +134,9 @@ class Local:
 
     def until(self, what: str, holds: Callable[[], bool]) -> None:
         end = time.monotonic() + DEADLINE_S
+        pause = threading.Event()
         while not holds():
+            pause.wait(0.02)
             assert time.monotonic() < end, f"{what}: not so after {DEADLINE_S} s\n{self.output()}{self.log()}"
 
     def log(self) -> str:
