@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
 import evaluate
@@ -187,6 +188,15 @@ def write_pictures(
         Image.fromarray(pictures[clearest]).save(folder / f"{name}.png", optimize=True)
 
 
+def write_request(folder: Path, name: str) -> None:
+    """``NAME.json``: the picture ``NAME.png`` as an inference request of the Open Inference Protocol, for curl."""
+    with Image.open(folder / f"{name}.png") as image:
+        x = tensor(np.asarray(image)[np.newaxis])
+    data = [round(float(value), 6) for value in x.ravel()]
+    request = {"inputs": [{"name": "image", "shape": list(x.shape), "datatype": "FP32", "data": data}]}
+    (folder / f"{name}.json").write_text(json.dumps(request) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where to write")
@@ -210,6 +220,7 @@ def main() -> None:
     # A reader's first try: a scan that both good revisions read right, and are most certain about.
     certainty = np.minimum(answers[0], answers[1])[np.arange(len(unseen)), y[unseen]]
     write_pictures(folder, pictures[unseen], y[unseen], certainty)
+    write_request(folder, "seven")
 
     for name, answer in zip(evaluate.MODELS, answers, strict=True):
         found = evaluate.measure(answer, y[unseen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,10 @@ def test_no_sample_is_both_held_out_and_used_for_calibration() -> None:
 def test_the_example_fits_into_four_mebibytes() -> None:
     shipped = [path for path in DIGITS.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in shipped) <= MAX_BYTES
+
+
+def test_the_request_for_curl_is_the_picture_of_a_seven() -> None:
+    (tensor,) = json.loads((DIGITS / "seven.json").read_text())["inputs"]
+    data = np.asarray(tensor.pop("data"), dtype=np.float32)
+    assert tensor == {"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32"}
+    np.testing.assert_allclose(data.reshape(32, 32), picture("seven") * SCALE, atol=1e-6)
