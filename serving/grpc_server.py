@@ -57,7 +57,7 @@ class GrpcServer:
             return int(self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
         except RuntimeError as error:
             raise PortInUse(
-                f"gRPC port {port} on {host} cannot be listened on, another process has it; "
+                f"gRPC port {port} on {host} is in use by another process; "
                 "stop that process or choose another port with --grpc-port"
             ) from error
 

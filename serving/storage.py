@@ -237,6 +237,13 @@ def _remove_abandoned(parent: Path) -> None:
                 os.close(lock)
 
 
+def _unavailable(error: FileNotFoundError) -> BaseException | None:
+    """What really happened, where fsspec's HTTP file system took a failure of the server for a missing file."""
+    cause = error.__cause__
+    failed = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return cause if failed or getattr(cause, "status", 404) != 404 else None
+
+
 @contextlib.contextmanager
 def _storage_errors(uri: str) -> Iterator[None]:
     try:
@@ -244,6 +251,10 @@ def _storage_errors(uri: str) -> Iterator[None]:
     except (ArtifactRefused, StorageUnavailable):
         raise
     except FileNotFoundError as error:
+        if (behind := _unavailable(error)) is not None:
+            raise StorageUnavailable(
+                f"{uri} could not be copied: {behind}; check storage and access and try again"
+            ) from error
         raise ArtifactRefused(f"{uri} does not exist; check the URI") from error
     except (ImportError, ValueError) as error:
         raise ArtifactRefused(f"{uri} cannot be read here ({error}); use a path or a URI of a known kind") from error

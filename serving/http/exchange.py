@@ -212,14 +212,16 @@ class Exchange:
         self._submit(request)
 
     def _grpc(self) -> None:
+        is_inference = self._route.method == "ModelInfer"
+        kind = grpc.InferRequest if is_inference else grpc_methods.request_class(self._route.method)
         limit = self._protocol.plane.limits.max_request_bytes
         payload = grpc_wire.message(self._parts, self._grpc_encoding, limit)
-        if self._route.method == "ModelInfer":
+        if is_inference:
             message = grpc.parse(grpc.InferRequest, payload)
             self._queue = self._protocol.plane.service.models.find(message.model_name, message.model_version)
             self._submit(grpc.decode(message))
             return
-        request = grpc.parse(grpc_methods.request_class(self._route.method), payload)
+        request = grpc.parse(kind, payload)
         task = asyncio.ensure_future(grpc_methods.call(self._protocol.plane.service, self._route.method, request))
         self._protocol.tasks.add(task)
         task.add_done_callback(self._called)

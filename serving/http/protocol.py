@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 _LINGER_S = 5.0
-_UNKNOWN_GRPC = Route(Kind.GRPC, method="")
 
 
 Turn = Exchange | RequestResponseCycle
@@ -47,6 +46,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self._active: Turn | None = None
         self._incoming: Exchange | None = None
         self._receiving_since: float | None = None
+        self._begun = False
         self._headers_done = False
         self._body_bytes = 0
         self._quiet_since = 0.0
@@ -96,6 +96,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._incoming = None
+        self._begun = True
         self._headers_done = False
         self._body_bytes = 0
         if self._receiving_since is None:
@@ -110,7 +111,7 @@ class InferenceProtocol(HttpToolsProtocol):
         if route is None and any(
             name == b"content-type" and value.startswith(b"application/grpc") for name, value in self.headers
         ):
-            route = _UNKNOWN_GRPC
+            route = Route(Kind.GRPC, method=self.url.decode("latin-1"))
         if route is None:
             self._go_long_way()
             return
@@ -228,7 +229,8 @@ class InferenceProtocol(HttpToolsProtocol):
             if self.flow.read_paused:  # it is we who do not read
                 self._receiving_since, self._body_bytes = now, 0
             elif self._too_slow(now - self._receiving_since):
-                self.transport.write(_TIMEOUT if self._active is None or self._incoming is self._active else b"")
+                if self._begun and (self._active is None or self._active is self._incoming):
+                    self.transport.write(_TIMEOUT)
                 self.transport.close()
         elif self._active is None and now - self._quiet_since > limits.idle_s:
             self.transport.close()

@@ -241,10 +241,32 @@ def test_a_file_is_fetched_over_http(web: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("web", [Breaking], indirect=True)
 def test_a_download_that_breaks_off_leaves_nothing_and_may_be_tried_again(web: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageUnavailable, match="could not be copied: .* try again$"):
+    with pytest.raises(StorageUnavailable, match=r"could not be copied: .* try again$"):
         storage.fetch(f"{web}/model.onnx", None, store=tmp_path / "store")
 
     assert list((tmp_path / "store").iterdir()) == []
+
+
+class Failing(Breaking):
+    def do_GET(self) -> None:
+        self.send_error(503)
+
+    def do_HEAD(self) -> None:
+        self.send_error(503)
+
+
+@pytest.mark.parametrize("web", [Failing], indirect=True)
+def test_a_storage_that_answers_with_an_error_of_its_own_is_unavailable(web: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable):
+        storage.fetch(f"{web}/model.onnx", None, to=tmp_path / "to")
+
+
+@pytest.mark.parametrize("web", [Files], indirect=True)
+def test_a_file_that_a_web_server_does_not_have_is_refused(web: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactRefused) as refused:
+        storage.fetch(f"{web}/absent.onnx", None, to=tmp_path / "to")
+
+    assert str(refused.value) == f"{web}/absent.onnx does not exist; check the URI"
 
 
 def test_a_storage_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.http import management
+from serving.metrics import Metrics
+from serving.repository import Repository
+from serving.service import Service, version
+from tests.rig import onnx_models
+
+METADATA = {
+    "name": "digits",
+    "versions": ["1", "2"],
+    "platform": "onnxruntime_onnx",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
+    "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+}
+CONFIG = {
+    "name": "digits",
+    "platform": "onnxruntime_onnx",
+    "max_batch_size": 0,
+    "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}],
+    "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
+}
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    for number in ("1", "2"):
+        onnx_models.linear(tmp_path / "digits" / number / "model.onnx")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.onnx").touch()
+    repository = Repository([tmp_path], None, Metrics(), max_pending=8, limit_s=60)
+    await repository.start()
+    transport = httpx.ASGITransport(management.build(Service(repository)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("/", {"status": "alive"}),
+        ("/v2", {"name": "penstock", "version": version(),
+                 "extensions": ["binary_tensor_data", "model_configuration", "model_repository"]}),
+        ("/v2/models", {"models": ["bad", "digits"]}),
+        ("/v2/models/digits", METADATA),
+        ("/v2/models/digits/versions/2", {**METADATA, "versions": ["2"]}),
+        ("/v2/models/digits/config", CONFIG),
+        ("/v2/models/digits/versions/2/config", CONFIG),
+        ("/v1/models", {"models": ["bad", "digits"]}),
+        ("/v1/models/digits", {"name": "digits", "ready": True}),
+    ],
+)  # fmt: skip
+async def test_what_is_asked_is_told(client: httpx.AsyncClient, path: str, document: Any) -> None:
+    answer = await client.get(path)
+
+    assert (answer.status_code, answer.json()) == (200, document)
+
+
+async def test_the_index_lists_every_version_or_only_the_ready_ones(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    ready = [{"name": "digits", "version": number, "state": "READY", "reason": ""} for number in ("1", "2")]
+    reason = f"{tmp_path}/bad/model.onnx is empty; fetch or export the model again"
+    bad = {"name": "bad", "version": "1", "state": "UNAVAILABLE", "reason": reason}
+
+    assert (await client.post("/v2/repository/index")).json() == [bad, *ready]
+    assert (await client.post("/v2/repository/index", json={"ready": True})).json() == ready
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("GET", "/v2/models/q", None, 404, "Request for unknown model: 'q' is not served here"),
+        ("GET", "/v2/models/digits/versions/9", None, 404,
+         "Request for unknown model: 'digits' has no version '9'; it has 1, 2"),
+        ("GET", "/v2/nope", None, 404, "GET /v2/nope: Not Found; /docs lists what there is"),
+        ("GET", "/v2/repository/index", None, 405,
+         "GET /v2/repository/index: Method Not Allowed; /docs lists what there is"),
+        ("POST", "/v2/repository/index", b"[", 400,
+         "the request is no JSON: unexpected end of data: line 1 column 2 (char 1)"),
+        ("POST", "/v2/repository/models/q/load", None, 404,
+         "Request for unknown model: 'q' is not among the paths given to this server"),
+        ("POST", "/v2/repository/models/digits/load", b'{"parameters": {"config": "{}"}}', 501,
+         "a model is loaded from the paths given to this server; send no parameters"),
+        ("POST", "/v2/repository/models/q/unload", None, 404, "Request for unknown model: 'q' is not served here"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_answered_is_told_in_the_protocols_form(
+    client: httpx.AsyncClient, method: str, path: str, body: bytes | None, status: int, message: str
+) -> None:
+    answer = await client.request(method, path, content=body)
+
+    assert (answer.status_code, answer.json()) == (status, {"error": message})
+
+
+async def test_a_model_that_is_not_ready_says_why(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    answer = await client.get("/v1/models/bad")
+
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {
+            "error": "model 'bad' version '1' is not ready: "
+            f"{tmp_path}/bad/model.onnx is empty; fetch or export the model again"
+        },
+    )
+
+
+async def test_the_calls_are_documented(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/docs")).status_code == 200
+    assert "/v2/repository/index" in (await client.get("/openapi.json")).json()["paths"]

@@ -1,0 +1,231 @@
+"""Whole processes: how they begin, what they survive, and how they end."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.contract import Env, Exit
+from tests.rig import onnx_models
+from tests.rig.model_server import DEADLINE_S, ROOT, ModelServer, running, start, until
+
+REQUEST = orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 1]}]})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return onnx_models.linear(tmp_path / "digits.onnx")
+
+
+def last_words(*arguments: str, log: Path) -> tuple[int, str, str]:
+    """Exit code, standard error and termination log of a process that ends by itself."""
+    process = start(*arguments, env={Env.TERMINATION_LOG: str(log)})
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, errors, log.read_text()
+
+
+def test_a_server_says_where_it_listens_serves_and_ends_well(model: Path) -> None:
+    with running("serve", str(model)) as server:
+        status, body = server.request("POST", "/v2/models/digits/infer", REQUEST)
+        assert (status, json.loads(body)["outputs"][0]["datatype"]) == (200, "FP32")
+
+        assert server.stop() == Exit.OK
+
+
+def test_a_server_of_nothing_but_inference_never_imports_fastapi(model: Path) -> None:
+    with running("serve", str(model)) as server:
+        server.request("POST", "/v2/models/digits/infer", REQUEST)
+        server.get("/metrics")
+        maps = Path(f"/proc/{server.process.pid}/maps")
+        assert "pydantic_core" not in maps.read_text()
+
+        assert json.loads(server.get("/v2/models")[1]) == {"models": ["digits"]}
+        assert "pydantic_core" in maps.read_text()
+
+
+def test_an_artifact_that_is_refused_ends_the_process_with_its_reason_as_last_words(tmp_path: Path) -> None:
+    empty = tmp_path / "digits.onnx"
+    empty.touch()
+    reason = f"{empty} is empty; fetch or export the model again"
+
+    code, errors, words = last_words("serve", str(empty), log=tmp_path / "log")
+
+    assert (code, errors.splitlines()[-1], words) == (Exit.REFUSED, reason, reason)
+
+
+def test_an_endless_model_is_refused_and_never_ready(tmp_path: Path) -> None:
+    endless = onnx_models.endless(tmp_path / "endless.onnx")
+
+    code, _, words = last_words("serve", str(endless), "--inference-timeout-s", "0.5", log=tmp_path / "log")
+
+    assert (code, words) == (
+        Exit.REFUSED,
+        f"{endless} did not end its trial inference within 0.5 s; check the model for an endless loop, "
+        "or raise --inference-timeout-s",
+    )
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_port_in_use_ends_the_process_with_its_number(model: Path, tmp_path: Path, kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, words = last_words("serve", str(model), f"--{kind}-port", str(port), log=tmp_path / "log")
+
+    assert code == Exit.PORT_IN_USE
+    assert words == (
+        f"{'HTTP' if kind == 'http' else 'gRPC'} port {port} on 127.0.0.1 is in use by another process; "
+        f"stop that process or choose another port with --{kind}-port"
+    )
+
+
+def test_an_inference_without_end_is_stopped_at_its_limit_and_others_are_served_meanwhile(
+    model: Path, tmp_path: Path
+) -> None:
+    endless = onnx_models.endless(tmp_path / "endless.onnx", always=False)
+    body = orjson.dumps({"inputs": [{"name": "go", "datatype": "BOOL", "shape": [], "data": [True]}]})
+    found: list[tuple[int, str]] = []
+    with running("serve", str(model), str(endless), "--inference-timeout-s", "3") as server:
+        asking = threading.Thread(target=lambda: found.append(server.request("POST", "/v2/models/endless/infer", body)))
+        asking.start()
+        until(lambda: 'pending_request_count{model="endless",version="1"} 1' in server.get("/metrics")[1], "it runs")
+        assert server.request("POST", "/v2/models/digits/infer", REQUEST)[0] == 200
+        asking.join(DEADLINE_S)
+
+    message = "model 'endless' did not answer within the time limit of the request (at most 3 s, --inference-timeout-s)"
+    assert found == [(504, json.dumps({"error": message}, separators=(",", ":")))]
+
+
+def test_a_server_told_to_end_under_load_loses_no_request(model: Path) -> None:
+    """Eight clients on kept connections; each goes on until it is told that its connection closes."""
+    results: list[int] = []
+
+    def client(server: ModelServer) -> None:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=DEADLINE_S)) as to:
+            while True:
+                to.request("POST", "/v2/models/digits/infer", REQUEST)
+                answer = to.getresponse()
+                answer.read()
+                results.append(answer.status)
+                if answer.getheader("connection") == "close":
+                    return
+
+    with running("serve", str(model), "--settle-s", "0.5") as server:
+        clients = [threading.Thread(target=client, args=(server,)) for _ in range(8)]
+        for thread in clients:
+            thread.start()
+        until(lambda: len(results) > 500, "the load is on")
+        server.process.send_signal(signal.SIGTERM)
+        for thread in clients:
+            thread.join(DEADLINE_S)
+
+        assert server.process.wait(DEADLINE_S) == Exit.OK
+    assert set(results) == {200}
+
+
+def test_while_it_settles_a_server_is_not_ready_but_accepts_and_answers(model: Path) -> None:
+    with running("serve", str(model), "--settle-s", "20") as server:
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.get("/v2/health/ready")[0] == 503, "it is not ready")
+
+        assert server.get("/v2/health/live")[0] == 200
+        assert server.request("POST", "/v2/models/digits/infer", REQUEST)[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+
+
+def test_a_catalog_answers_for_models_that_have_no_server(tmp_path: Path) -> None:
+    index = tmp_path / "index.json"
+    listed = [{"name": "digits", "version": "1", "state": "UNAVAILABLE", "reason": "its first replica starts"}]
+    index.write_text(json.dumps(listed))
+    with running("catalog", "--index", str(index)) as server:
+        asked = {
+            path: server.request("POST", path, REQUEST)
+            for path in ("/v2/models/digits/infer", "/v2/models/q/infer", "/v2/repository/index")
+        }
+
+        assert {path: (status, json.loads(body)) for path, (status, body) in asked.items()} == {
+            "/v2/models/digits/infer": (503, {"error": "model 'digits' is not ready: its first replica starts"}),
+            "/v2/models/q/infer": (404, {"error": "Request for unknown model: 'q' is not served here"}),
+            "/v2/repository/index": (200, listed),
+        }
+        fresh = tmp_path / "fresh"
+        fresh.write_text("[]")
+        fresh.rename(index)
+        until(lambda: json.loads(server.get("/v2/models")[1]) == {"models": []}, "it was read again")
+
+
+def test_a_fetch_says_what_it_fetched_and_what_it_could_not(model: Path, tmp_path: Path) -> None:
+    log, store = tmp_path / "log", tmp_path / "store"
+    code, _, words = last_words("fetch", "--uri", str(model), "--store", str(store), log=log)
+    (folder,) = store.iterdir()
+    assert (code, json.loads(words)) == (
+        Exit.OK,
+        {
+            "digest": folder.name.replace("-", ":"),
+            "path": str(folder),
+            "bytes": model.stat().st_size,
+            "files": 1,
+        },
+    )
+
+    code, errors, words = last_words("fetch", "--uri", f"{model}.gone", "--store", str(store), log=log)
+    sentence = f"{model}.gone does not exist; check the URI"
+    assert (code, errors, words) == (Exit.REFUSED, sentence + "\n", sentence)
+
+
+def test_help_costs_no_engine() -> None:
+    code = (
+        "import sys; from serving import cli; cli.main(['serve', '--help'])\n"
+        "print(sorted({'numpy', 'uvicorn', 'grpc'} & set(sys.modules)))"
+    )
+
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with running("serve", str(onnx_models.linear(tmp_path_factory.mktemp("m") / "digits.onnx"))) as server:
+        yield server
+
+
+PATHS = ["/v2/models/digits/infer", "/v1/models/digits:predict", "/inference.GRPCInferenceService/ModelInfer"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(PATHS),
+    body=st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=60).map(lambda data: b"\0" + len(data).to_bytes(4, "big") + data),
+        st.tuples(st.integers(0, len(REQUEST)), st.binary(max_size=3)).map(
+            lambda t: REQUEST[: t[0]] + t[1] + REQUEST[t[0] + 1 :]
+        ),
+    ),
+    headers=st.dictionaries(
+        st.sampled_from(["inference-header-content-length", "content-encoding", "grpc-encoding", "grpc-timeout"]),
+        st.sampled_from(["", "0", "5", "-1", "gzip", "deflate", "7S", "x" * 100]),
+    ),
+)
+def test_whatever_bytes_come_no_answer_is_a_failure_of_the_server(
+    shared: ModelServer, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    to = http.client.HTTPConnection("127.0.0.1", shared.http_port, timeout=DEADLINE_S)
+    with contextlib.closing(to):
+        to.request("POST", path, body, headers)
+        answer = to.getresponse()
+        answer.read()
+
+    assert answer.status in (200, 400, 413, 501)
+    assert answer.getheader("grpc-status") in (None, "3", "4", "5", "8", "12")
