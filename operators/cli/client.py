@@ -72,6 +72,8 @@ def choose(target: Target, environment: Mapping[str, str]) -> Client:
     if not named and (running := datadir.running(target.data_dir)):
         return LocalClient(running)
     if not kubeconfig and not in_cluster:
+        if named:
+            raise OperatorError("no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG")
         raise OperatorError(
             f"no `penstock up` runs on {target.data_dir}, and no cluster is set up: "
             "start `penstock up`, or name a cluster with --kubeconfig"

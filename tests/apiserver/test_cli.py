@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from tests.apiserver.conftest import Cluster, model
 
 from operators.api.errors import Conflict, InvalidObject, NotFound
 from operators.cli import client, kinds
 from operators.cli.cluster import ClusterClient
+from tests.apiserver.conftest import Cluster, model
 
 MODEL = kinds.of("Model")
 
@@ -53,7 +53,7 @@ def test_refusals_are_errors_that_name_the_object(api: ClusterClient) -> None:
     bad["metadata"]["namespace"] = stale["metadata"]["namespace"] = api.namespace
     with pytest.raises(InvalidObject, match=r'Model.penstock.dev "digits" is invalid: .*spec.replicas'):
         api.apply(MODEL, bad)
-    with pytest.raises(NotFound, match='models.penstock.dev "digits" not found'):
+    with pytest.raises(NotFound, match=r'models\.penstock\.dev "digits" not found'):
         api.get(MODEL, api.namespace, "digits")
     api.apply(MODEL, stale)
     stale["metadata"]["resourceVersion"] = "1"

@@ -86,6 +86,13 @@ def test_with_neither_the_error_says_how_to_get_one(home: pathlib.Path) -> None:
     )
 
 
+def test_a_plugin_of_kubectl_means_a_cluster_and_nothing_else(home: pathlib.Path) -> None:
+    folder = up(home / "data", os.getpid())
+    with pytest.raises(OperatorError) as raised:
+        client.choose(Target(folder, cluster=True), {})
+    assert str(raised.value) == "no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG"
+
+
 def test_an_unreadable_kubeconfig_is_named(home: pathlib.Path) -> None:
     with pytest.raises(OperatorError, match=rf"kubeconfig {home}/none: .*; name another with --kubeconfig"):
         client.choose(Target(home / "data", kubeconfig=f"{home}/none"), {})
