@@ -96,9 +96,7 @@ class SqliteStore:
     def keys(self) -> builtins.list[Key]:
         """Every object there is, also those that do not parse."""
         with _named(self.path):
-            rows = self.database.execute(
-                "SELECT kind, namespace, name FROM objects ORDER BY 1, 2, 3"
-            ).fetchall()
+            rows = self.database.execute("SELECT kind, namespace, name FROM objects ORDER BY 1, 2, 3").fetchall()
         return [Key(*row) for row in rows]
 
     async def update_status(self, key: Key, status: ModelStatus | EndpointStatus) -> None:
@@ -154,9 +152,7 @@ class SqliteStore:
                 "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", dataclasses.astuple(key)
             )
         if found.rowcount == 0:
-            raise NotFound(
-                f"{key} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do"
-            )
+            raise NotFound(f"{key} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do")
         self.changed(key)
 
     def _row(self, key: Key) -> sqlite3.Row | None:
@@ -191,9 +187,7 @@ class SqliteStore:
     def _transaction(self) -> Iterator[int]:
         with self.database:
             self.database.execute("BEGIN IMMEDIATE")
-            (version,) = self.database.execute(
-                "UPDATE counter SET value = value + 1 RETURNING value"
-            ).fetchone()
+            (version,) = self.database.execute("UPDATE counter SET value = value + 1 RETURNING value").fetchone()
             yield version
 
 
