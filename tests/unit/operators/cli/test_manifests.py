@@ -154,8 +154,8 @@ CASES: dict[str, tuple[str, str]] = {
         "correct the path or put the file there",
     ),
     "unknown kind": (
-        MODEL.replace("kind: Model", "kind: Modell"),
-        "{file}, document 1, line 1: 'digits': kind is 'Modell', expected one of Model, Endpoint, ServingRuntime",
+        MODEL.replace("kind: Model", "kind: Tensor"),
+        "{file}, document 1, line 1: 'digits': kind is 'Tensor', expected one of Model, Endpoint, ServingRuntime",
     ),
     "no mapping": (
         "- a\n- b\n",
