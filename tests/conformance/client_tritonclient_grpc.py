@@ -1,0 +1,80 @@
+import queue
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as client
+from tritonclient.utils import InferenceServerException
+
+from tests.conformance import expected
+
+
+def main(authority: str) -> None:
+    server = client.InferenceServerClient(authority)
+    assert server.is_server_live()
+    assert server.is_server_ready()
+    assert server.is_model_ready("echo")
+    assert server.get_server_metadata(as_json=True)["name"] == "penstock"
+    metadata = server.get_model_metadata("echo", as_json=True)
+    assert {name: metadata[name] for name in expected.METADATA} == expected.METADATA
+    assert server.get_model_config("echo").config.input[0].name == "BOOL"
+    index = server.get_model_repository_index().models
+    assert [(entry.name, entry.version, entry.state) for entry in index] == [
+        ("digits", "1", "READY"),
+        ("echo", "1", "READY"),
+    ]
+
+    for packing in (None, "gzip", "deflate"):
+        answer = server.infer("echo", inputs(), request_id="7", priority=3, compression_algorithm=packing)
+        assert answer.get_response().id == "7"
+        for name in expected.EVERYTHING:
+            expected.assert_echo(name, answer.as_numpy(name))
+    source, x, target, y = expected.digits()
+    tensor = client.InferInput(source, x.shape, "FP32")
+    tensor.set_data_from_numpy(x)
+    assert np.array_equal(server.infer("digits", [tensor], client_timeout=60).as_numpy(target), y)
+
+    with pytest.raises(InferenceServerException) as refused:
+        server.infer("nope", inputs())
+    assert (refused.value.status(), refused.value.message()) == ("StatusCode.NOT_FOUND", expected.UNKNOWN)
+    with pytest.raises(InferenceServerException) as refused:
+        server.infer("echo", inputs()[1:])
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert refused.value.message().startswith("input 'BOOL' of model 'echo' is missing; given: 'UINT8', ")
+
+    stream(server)
+    server.unload_model("echo")
+    assert not server.is_model_ready("echo")
+    server.load_model("echo")
+    assert server.is_model_ready("echo")
+
+
+def inputs() -> list[client.InferInput]:
+    found = []
+    for name, array in expected.EVERYTHING.items():
+        tensor = client.InferInput(name, array.shape, name)
+        tensor.set_data_from_numpy(array)
+        found.append(tensor)
+    return found
+
+
+def stream(server: client.InferenceServerClient) -> None:
+    """Ten requests on one stream, the fifth of which is wrong."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    server.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for number in range(10):
+        server.async_stream_infer("nope" if number == 5 else "echo", inputs(), request_id=str(number))
+    for number in range(10):
+        result, error = answers.get(timeout=60)
+        if number == 5:
+            assert expected.UNKNOWN in str(error)
+        else:
+            assert result.get_response().id == str(number)
+            expected.assert_echo("BYTES", result.as_numpy("BYTES"))
+    server.stop_stream()
+
+
+if __name__ == "__main__":
+    main(sys.argv[2])
+    print("conforms")
