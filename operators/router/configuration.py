@@ -199,6 +199,10 @@ _KEY = (
     "http-request set-var(txn.route) var(txn.key),map(routes.map)",
     f"{_GRPC_ANSWER} 5 hdr grpc-message"
     ' "Request for unknown model: %[var(txn.key),url_enc]" if !known grpc { var(txn.explicit) -m bool }',
+    # On a client's old connection a worker that makes room may be asked for what came after it.
+    "http-request return status 503 content-type application/json string"
+    """ '{"error": "routes have just changed; send the request again"}' hdr retry-after 0"""
+    " if !known { stopping } { var(txn.key) -m found }",
     "http-request return status 404 content-type application/json lf-string"
     """ '{"error": "Request for unknown model: %[var(txn.key),json(utf8s)]"}'"""
     " if !known { var(txn.explicit) -m bool }",

@@ -20,6 +20,7 @@ from operators.router.workers import Worker
 SOCKET = "master.sock"
 _TIMEOUT_S = 5.0
 _RELOAD_TIMEOUT_S = 20.0
+_STOPPING_POLL_S = 0.01
 _PATH_BYTES = 100
 """What an address of a Unix socket may be long, on every system."""
 
@@ -36,10 +37,7 @@ class Control:
 
     async def structure(self, worker: int) -> str:
         """What the worker's configuration file calls itself."""
-        for line in (await self.ask(f"@!{worker} show info")).splitlines():
-            if line.startswith("description: "):
-                return line.removeprefix("description: ")
-        return ""
+        return (await self._info(worker)).get("description", "")
 
     async def read(self, worker: int) -> Worker:
         """All of a worker that we program."""
@@ -59,6 +57,15 @@ class Control:
         answer = await self.ask("reload", _RELOAD_TIMEOUT_S)
         if not answer.startswith("Success=1"):
             raise Unreachable(f"router in {self._folder} did not take its new configuration: {answer.strip()}")
+        # Until the old worker has stopped listening, it may still accept a client that asks for something new.
+        for worker in (await self.workers())[1:]:
+            with contextlib.suppress(Unreachable):
+                while (await self._info(worker)).get("Stopping") == "0":
+                    await asyncio.sleep(_STOPPING_POLL_S)
+
+    async def _info(self, worker: int) -> dict[str, str]:
+        lines = (await self.ask(f"@!{worker} show info")).splitlines()
+        return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
     async def ask(self, command: str, timeout_s: float = _TIMEOUT_S) -> str:
         """One command's answer."""

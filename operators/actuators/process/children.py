@@ -137,6 +137,7 @@ class Child:
     def _start(self) -> None:
         if not all(_is_free(self.process.host, port) for port in (self.http_port, self.grpc_port)):
             self._choose_ports()
+            self._changed(self.process.owner)
         own = {
             **self.process.environment,
             Env.HOST: self.process.host,
