@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import os
 import pathlib
 import re
 import signal
 import socket
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from operators.cli import datadir, kinds
-from operators.cli.client import LocalClient
+from tests.rig.local_mode import Local, free_port
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"
 DEADLINE_S = 60.0
@@ -57,130 +50,31 @@ def write_yaml(path: pathlib.Path, **spec: Any) -> str:
     return str(path)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def answer(local: Local) -> list[float]:
+    url = local.model("times")["status"]["url"]
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+    reply = httpx.post(f"{url}/infer", json={"inputs": [tensor]})
+    assert reply.status_code == 200, reply.text
+    data: list[float] = reply.json()["outputs"][0]["data"]
+    return data
 
 
-@dataclasses.dataclass
-class Local:
-    """A data directory, ports, and what a person types."""
-
-    folder: pathlib.Path
-    port: int
-    grpc_port: int
-    processes: list[subprocess.Popen[str]] = dataclasses.field(default_factory=list)
-
-    @property
-    def data(self) -> pathlib.Path:
-        return self.folder / "data"
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "operators.cli.main", *arguments, "--data-dir", str(self.data)]
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of ``penstock`` with these arguments."""
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=DEADLINE_S)
-        return done.returncode, done.stdout, done.stderr
-
-    def up(self, *files: str) -> subprocess.Popen[str]:
-        """Start ``penstock up`` and wait until it can be spoken to."""
-        ports = ["--port", str(self.port), "--grpc-port", str(self.grpc_port)]
-        with (self.folder / "up.out").open("a") as output:
-            process = subprocess.Popen(self.command("up", *files, *ports), stdout=output, stderr=output, text=True)
-        self.processes.append(process)
-        self.until("up answers", lambda: process.poll() is not None or self.is_announced(process))
-        assert process.poll() is None, self.output()
-        return process
-
-    def is_announced(self, process: subprocess.Popen[str]) -> bool:
-        running = datadir.running(self.data)
-        return running is not None and running.pid == process.pid
-
-    def output(self) -> str:
-        return (self.folder / "up.out").read_text()
-
-    def model(self, name: str = "times") -> dict[str, Any]:
-        running = datadir.running(self.data)
-        assert running is not None
-        return LocalClient(running).get(kinds.of("Model"), "default", name)
-
-    def condition(self, type_: str, name: str = "times") -> dict[str, Any]:
-        conditions = self.model(name).get("status", {}).get("conditions", [])
-        return next((c for c in conditions if c["type"] == type_), {"status": "", "reason": ""})
-
-    def serving(self, name: str = "times") -> str:
-        """The revision that serves, once the present generation of the Model does."""
-
-        def settled() -> bool:
-            found = self.model(name)
-            status = found.get("status", {})
-            ready = {c["type"]: c["status"] for c in status.get("conditions", [])}
-            current: bool = status.get("observedGeneration") == found["metadata"]["generation"]
-            return current and ready.get("Ready") == "True" and ready.get("RolloutComplete") == "True"
-
-        self.until(f"{name} serves its present generation", settled)
-        revision: str = self.model(name)["status"]["revision"]
-        return revision
-
-    def answer(self, name: str = "times") -> list[float]:
-        url = self.model(name)["status"]["url"]
-        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
-        reply = httpx.post(f"{url}/infer", json={"inputs": [tensor]})
-        assert reply.status_code == 200, reply.text
-        data: list[float] = reply.json()["outputs"][0]["data"]
-        return data
-
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + DEADLINE_S
-        pause = threading.Event()
-        while not holds():
-            pause.wait(0.02)
-            assert time.monotonic() < end, f"{what}: not so after {DEADLINE_S} s\n{self.output()}{self.log()}"
-
-    def log(self) -> str:
-        file = self.data / "up.log"
-        return file.read_text()[-6000:] if file.exists() else ""
-
-    def children(self) -> set[int]:
-        """Processes that work for this data directory, ``up`` itself left out."""
-        found = set()
-        for process in psutil.process_iter(["pid", "cmdline", "environ", "status"]):
-            words = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
-            mine = {p.pid for p in self.processes} | {os.getpid()}
-            alive = process.info["status"] != psutil.STATUS_ZOMBIE
-            if alive and process.pid not in mine and any(str(self.data) in word for word in words):
-                found.add(process.pid)
-        return found
-
-
-@pytest.fixture
-def local(tmp_path: pathlib.Path) -> Iterator[Local]:
-    """Local mode on a data directory of its own; whatever a test leaves running is ended."""
-    made = Local(tmp_path, free_port(), free_port())
+@pytest.fixture(autouse=True)
+def _first_model(tmp_path: pathlib.Path) -> None:
     write_model(tmp_path / "model.onnx", 2)
-    yield made
-    for process in made.processes:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(DEADLINE_S)
-    code, _, error = made("down")
-    assert code == 0, error
-    made.until("no child is left", lambda: not made.children())
 
 
 def test_from_one_yaml_to_answers_to_the_next_revision_to_nothing(local: Local, tmp_path: pathlib.Path) -> None:
     file = write_yaml(tmp_path / "model.yaml")
     process = local.up(file)
-    first = local.serving()
+    first = local.serving("times")
     url = f"http://127.0.0.1:{local.port}/v2/models/times"
-    assert local.answer() == [2, 4, 6]
+    assert answer(local) == [2, 4, 6]
 
     write_model(tmp_path / "model.onnx", 10)
     assert local("apply", "-f", file) == (0, "models/times configured\n", "")
-    second = local.serving()
-    assert (first != second, local.answer()) == (True, [10, 20, 30])
+    second = local.serving("times")
+    assert (first != second, answer(local)) == (True, [10, 20, 30])
     assert local("apply", "-f", file) == (0, "models/times unchanged\n", "")
 
     code, out, _ = local("get", "models")
@@ -232,18 +126,18 @@ def test_the_digits_example_answers_as_onnx_runtime_does(local: Local) -> None:
 
 def test_a_restart_without_files_goes_on_with_what_is_stored(local: Local, tmp_path: pathlib.Path) -> None:
     process = local.up(write_yaml(tmp_path / "model.yaml"))
-    revision, before = local.serving(), local.model()
+    revision, before = local.serving("times"), local.model("times")
     process.terminate()
     assert process.wait(DEADLINE_S) == 0
     assert (local.children(), (local.data / "up.json").exists()) == (set(), False)
     local.up()
-    assert (local.serving(), local.answer()) == (revision, [2, 4, 6])
-    assert local.model()["metadata"]["uid"] == before["metadata"]["uid"]
+    assert (local.serving("times"), answer(local)) == (revision, [2, 4, 6])
+    assert local.model("times")["metadata"]["uid"] == before["metadata"]["uid"]
 
 
 def test_the_next_up_adopts_what_a_killed_one_left(local: Local, tmp_path: pathlib.Path) -> None:
     process = local.up(write_yaml(tmp_path / "model.yaml"))
-    revision = local.serving()
+    revision = local.serving("times")
     process.kill()
     process.wait(DEADLINE_S)
     left = local.children()
@@ -252,13 +146,13 @@ def test_the_next_up_adopts_what_a_killed_one_left(local: Local, tmp_path: pathl
     reply = httpx.get(f"http://127.0.0.1:{local.port}/v2/models/times/ready")
     assert reply.status_code == 200
     local.up()
-    assert (local.serving(), local.answer()) == (revision, [2, 4, 6])
+    assert (local.serving("times"), answer(local)) == (revision, [2, 4, 6])
     assert local.children() == left
 
 
 def test_down_ends_what_a_killed_up_left(local: Local, tmp_path: pathlib.Path) -> None:
     process = local.up(write_yaml(tmp_path / "model.yaml"))
-    local.serving()
+    local.serving("times")
     process.kill()
     process.wait(DEADLINE_S)
     assert local.children()
@@ -307,29 +201,33 @@ def test_a_bad_file_starts_nothing_and_a_bad_object_changes_nothing(local: Local
     assert not (local.data / "objects.db").exists()
 
     local.up(write_yaml(tmp_path / "model.yaml"))
-    revision = local.serving()
+    revision = local.serving("times")
     assert local("apply", "-f", bad) == (1, "", unknown)
     assert local("apply", "-f", gone) == (1, "", missing)
-    assert (local.serving(), local.answer(), local.model()["metadata"]["generation"]) == (revision, [2, 4, 6], 1)
+    assert (local.serving("times"), answer(local), local.model("times")["metadata"]["generation"]) == (
+        revision,
+        [2, 4, 6],
+        1,
+    )
 
 
 def test_a_wrong_digest_is_a_condition_and_the_former_revision_serves_on(local: Local, tmp_path: pathlib.Path) -> None:
     local.up(write_yaml(tmp_path / "model.yaml"))
-    revision = local.serving()
+    revision = local.serving("times")
     wrong = "sha256:" + "0" * 64
     file = write_yaml(tmp_path / "wrong.yaml", source={"uri": "model.onnx", "digest": wrong})
     assert local("apply", "-f", file) == (0, "models/times configured\n", "")
     local.until(
         "the rollout fails",
         lambda: (
-            local.condition("VariantsReady")["status"] == "False"
-            and local.condition("VariantsReady")["reason"] != "Preparing"
+            local.condition("VariantsReady", "times")["status"] == "False"
+            and local.condition("VariantsReady", "times")["reason"] != "Preparing"
         ),
     )
-    assert wrong in local.condition("VariantsReady")["message"]
-    ready = local.condition("Ready")
+    assert wrong in local.condition("VariantsReady", "times")["message"]
+    ready = local.condition("Ready", "times")
     assert (ready["status"], ready["reason"]) == ("True", "ServingPrevious")
-    assert (local.model()["status"]["revision"], local.answer()) == (revision, [2, 4, 6])
+    assert (local.model("times")["status"]["revision"], answer(local)) == (revision, [2, 4, 6])
 
 
 def test_a_model_that_is_none_is_refused_and_the_former_revision_serves_on(
@@ -337,12 +235,12 @@ def test_a_model_that_is_none_is_refused_and_the_former_revision_serves_on(
 ) -> None:
     file = write_yaml(tmp_path / "model.yaml")
     local.up(file)
-    revision = local.serving()
+    revision = local.serving("times")
     whole = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2])
     assert local("apply", "-f", file) == (0, "models/times configured\n", "")
-    local.until("the rollout fails", lambda: local.condition("Ready")["reason"] == "ServingPrevious")
-    assert (local.model()["status"]["revision"], local.answer()) == (revision, [2, 4, 6])
+    local.until("the rollout fails", lambda: local.condition("Ready", "times")["reason"] == "ServingPrevious")
+    assert (local.model("times")["status"]["revision"], answer(local)) == (revision, [2, 4, 6])
 
 
 @contextlib.contextmanager
@@ -355,13 +253,13 @@ def following(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 def test_watching_shows_each_change(local: Local, tmp_path: pathlib.Path) -> None:
     file = write_yaml(tmp_path / "model.yaml")
     local.up(file)
-    revision = local.serving()
+    revision = local.serving("times")
     with following(local.command("get", "models", "-w")) as watch:
         assert watch.stdout is not None
         head, line = watch.stdout.readline().split(), watch.stdout.readline().split()
         assert (head[0], line[:4]) == ("NAME", ["times", "True", "default", revision])
         write_model(tmp_path / "model.onnx", 10)
         local("apply", "-f", file)
-        second = local.serving()
+        second = local.serving("times")
         while second not in (news := watch.stdout.readline()):
             assert news

@@ -1,14 +1,15 @@
-"""Fixtures over the rig: a control plane for the session, a namespace for each test."""
+"""Fixtures over the rig: a control plane for the session, a namespace or a local mode for each test."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from tests.rig import binaries, control_plane
+from tests.rig import binaries, control_plane, local_mode
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -34,3 +35,10 @@ def namespace(control_plane: control_plane.ControlPlane) -> Iterator[str]:
     control_plane.kubectl("create", "namespace", name)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def local(tmp_path: pathlib.Path) -> Iterator[local_mode.Local]:
+    """Local mode on a data directory of its own."""
+    with local_mode.running(tmp_path) as made:
+        yield made
