@@ -119,10 +119,11 @@ class Router:
 
     def uses(self, namespace: str, workload: str, port: int) -> bool:
         """Whether a worker may still send a request to this server, or waits for an answer of it."""
+        name = f"{workload}:{port}"
         return any(
             backend.startswith(f"{namespace}:")
-            and (server := servers.get(f"{workload}:{port}")) is not None
-            and (server.enabled or server.sessions > 0)
+            and name in servers
+            and (servers[name].enabled or servers[name].sessions)
             for worker in self._workers
             for backend, servers in worker.backends.items()
         )
@@ -162,24 +163,22 @@ class Router:
         if await self._control.structure(current) != configuration.structure(table, self._listen):
             await self._control.reload()
             current, *leaving = await self._control.workers()
-        seen, converged = [], not leaving
-        for pid in (current, *leaving):
-            try:
-                worker = await self._control.read(pid)
-                missing = workers.commands(worker, maps, servers)
-                await self._control.run(pid, missing)
-                seen.append(await self._control.read(pid) if missing else worker)
-                converged = converged and not missing
-            except (Unreachable, LookupError):
-                # A worker that was leaving has left.
-                if pid == current:
-                    raise
+        worker = await self._control.read(current)
+        missing = workers.commands(worker, maps, servers)
+        if missing:
+            await self._control.run(current, missing)
+            worker = await self._control.read(current)
+        seen = [worker]
+        for pid in leaving:
+            # HAProxy programs no worker that makes room; what it still uses is left to it until it has ended.
+            with contextlib.suppress(Unreachable):
+                seen.append(await self._control.read(pid))
         changed = [_shape(worker) for worker in seen] != [_shape(worker) for worker in self._workers]
         self._workers = seen
         if changed:
             self._changed()
         self._applied = table
-        return converged and table == self.table
+        return not missing and not leaving and table == self.table
 
     async def _start(self) -> None:
         self._workers = []

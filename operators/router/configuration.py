@@ -55,6 +55,7 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
                 protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
                 of["arms.map"][_place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
     for key, split in table.endpoints.items():
+        of["names.map"] |= _message_name(key)
         of["routes.map"][key] = "-2"
         for i, ((model, _), edge) in enumerate(zip(split.shares, _edges(split), strict=True)):
             of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}"
@@ -136,7 +137,7 @@ _GLOBAL = (
     f"  description {_STRUCTURE}",
     # A port that is taken must be an error, not a share of somebody else's traffic.
     "  noreuseport",
-    "  hard-stop-after 60s",
+    "  hard-stop-after 300s",
     # Tensors are large: fewer wake-ups a megabyte, and windows that do not stop a sender in the middle of one.
     "  tune.bufsize 65536",
     "  tune.h2.initial-window-size 1048576",
@@ -147,7 +148,8 @@ _GLOBAL = (
     "  timeout server 300s",
     "  timeout queue 30s",
     "  timeout http-request 30s",
-    # Shorter than the servers keep theirs, so that no request meets a connection that is being closed.
+    # Shorter than the servers keep theirs, so that no request meets a connection that is being closed, and shorter than
+    # a server's drain timeout, for a worker that makes room sends what its idle connections bring to servers of before.
     "  timeout http-keep-alive 20s",
     # Only what the server cannot have seen is sent again: a request that killed one server must not kill four.
     # With a second between attempts on one server, a server that restarts at once costs its clients a delay.
@@ -234,6 +236,10 @@ def _split_rules(table: Table) -> Iterator[str]:
     if not table.endpoints:
         return
     yield "acl split var(txn.route) -m str -- -2"
+    yield (
+        f'{_GRPC_ANSWER} 12 hdr grpc-message "Endpoint %[var(txn.key)] answers REST only; call one of its Models"'
+        " if split grpc"
+    )
     yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
     for header in sorted({split.sticky_header.lower() for split in table.endpoints.values() if split.sticky_header}):
         sticky = f"split {{ var(txn.key),map(sticky.map) -m str {header} }} {{ req.hdr({header}) -m found }}"

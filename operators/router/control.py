@@ -1,8 +1,4 @@
-"""HAProxy's master socket: which processes there are, reload, and commands to each worker.
-
-Workers that make room for a successor are programmed like the successor itself: a client's idle connection may bring
-them one more request.
-"""
+"""HAProxy's master socket: which processes there are, reload, and commands to each worker."""
 
 from __future__ import annotations
 

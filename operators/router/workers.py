@@ -54,7 +54,8 @@ class Worker:
 
 def parse_map(answer: str) -> dict[str, str]:
     """Entries of ``show map``: lines ``ADDRESS KEY VALUE``."""
-    return {line.split(" ", 2)[1]: line.split(" ", 2)[2] for line in answer.splitlines() if line.count(" ") >= 2}
+    entries = (line.split(" ", 2) for line in answer.splitlines() if line.startswith("0x"))
+    return {key: value for _, key, value in entries}
 
 
 def parse_backends(answer: str) -> dict[str, dict[str, ServerSeen]]:

@@ -395,6 +395,13 @@ async def test_an_endpoint_shares_requests_and_keeps_its_users(local: Local, tmp
     assert {await over_http(local, path) for _ in range(60)} == {"d1", "w1"}
     named = await local.http.get("/default/reader/v2/models/reader")
     assert named.json()["name"] in ("digits", "wide")
+    async with tritonclient.grpc.aio.InferenceServerClient(local.grpc_url) as client:
+        with pytest.raises(tritonclient.grpc.InferenceServerException) as found:
+            await client.get_model_metadata("reader")
+    assert (found.value.status(), found.value.message()) == (
+        "StatusCode.UNIMPLEMENTED",
+        "Endpoint default/reader answers REST only; call one of its Models",
+    )
 
 
 async def test_a_killed_server_starts_again_on_its_port(local: Local, tmp_path: Path) -> None:

@@ -1,0 +1,257 @@
+"""``Router`` alone with a real HAProxy: what reloads, what does not, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from operators.api.errors import Unreachable
+from operators.api.plan import Arm, Route, RouteObserved
+from operators.router.agent import Router, bundled
+from operators.router.configuration import Listen
+from operators.router.table import Server, Table, successor
+
+DEADLINE_S = 30.0
+
+
+async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await holds():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not so after {DEADLINE_S} s") from None
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Backend:
+    """A server that says its name, and may be told to hold its answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.go = asyncio.Event()
+        self.go.set()
+        self.port = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await self.go.wait()
+                body = self.name.encode()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def backend(name: str) -> AsyncIterator[Backend]:
+    found = Backend(name)
+    server = await asyncio.start_server(found.answer, "127.0.0.1", 0)
+    found.port = server.sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        found.go.set()
+        server.close()
+
+
+def router(folder: Path, listen: Listen) -> Router:
+    return Router(folder, listen, bundled(), os.environ, lambda: None)
+
+
+@pytest.fixture
+def listen() -> Listen:
+    return Listen("127.0.0.1", *free_ports(2))
+
+
+@pytest.fixture
+async def running(tmp_path: Path, listen: Listen) -> AsyncIterator[Router]:
+    started = router(tmp_path / "router", listen)
+    await started.start()
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+def table(before: Table, *backends: Backend, also: tuple[Route, ...] = (), message: str = "") -> Table:
+    """Model ``digits`` with the last of ``backends`` as its only arm, or with none."""
+    arms = tuple(Arm(f"digits-{b.name}", b.name, "fp32", 10_000) for b in backends[-1:])
+    servers = {f"default/digits-{b.name}": (Server("127.0.0.1", b.port, b.port, True),) for b in backends}
+    return successor(before, [Route("default", "digits", arms, message), *also], servers, None)
+
+
+def url(listen: Listen) -> str:
+    return f"http://127.0.0.1:{listen.http_port}/v2/models/digits/infer"
+
+
+def reloads(started: Router) -> int:
+    return (started.folder / "haproxy.log").read_text().count("Reloading HAProxy")
+
+
+async def test_a_request_under_way_is_counted_and_keeps_its_server(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(table(running.table, r1))
+        r1.go.clear()
+        slow = asyncio.create_task(client.get(url(listen)))
+
+        async def counted() -> bool:
+            seen = running.observe("default", "digits")
+            return seen is not None and seen.in_flight == {"digits-r1": 1}
+
+        await until("the request is counted", counted)
+        await running.apply(table(running.table, r1, r2))
+        assert (await client.get(url(listen))).text == "r2"
+
+        async def left() -> bool:
+            return running.observe("default", "digits") == RouteObserved(
+                (Arm("digits-r2", "r2", "fp32", 10_000),), {"digits-r1": 1, "digits-r2": 0}
+            )
+
+        await until("only the old request is left on the old server", left)
+        assert running.uses("default", "digits-r1", r1.port)
+        r1.go.set()
+        answer = await slow
+        assert (answer.text, answer.headers["penstock-revision"]) == ("r1", "r1")
+
+        async def unused() -> bool:
+            return not running.uses("default", "digits-r1", r1.port)
+
+        await until("the old server is out of use", unused)
+    assert reloads(running) == 1
+
+
+async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_servers(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(table(running.table, r1))
+        assert (await client.get(url(listen))).text == "r1"
+        also = (Route("default", "other", (), "not yet"),)
+        await running.apply(table(running.table, r1, also=also))
+        await running.apply(table(running.table, r1, r2, also=also))
+        assert running.uses("default", "digits-r1", r1.port)
+        seen = running.observe("default", "digits")
+        assert seen == RouteObserved((Arm("digits-r2", "r2", "fp32", 10_000),), {"digits-r1": 0, "digits-r2": 0})
+        # The idle connection is the old worker's still, which answers once more and closes it.
+        answer = await client.get(url(listen))
+        assert (answer.text, answer.headers["connection"]) == ("r1", "close")
+        assert (await client.get(url(listen))).text == "r2"
+
+        async def unused() -> bool:
+            return not running.uses("default", "digits-r1", r1.port)
+
+        await until("the old server is out of use", unused)
+    assert reloads(running) == 2
+
+
+async def test_steady_means_that_nothing_is_sent(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1:
+        await running.apply(table(running.table, r1))
+        written = {path.name: path.stat().st_mtime_ns for path in running.folder.iterdir() if path.is_file()}
+        await running.apply(table(running.table, r1))
+    assert {path.name: path.stat().st_mtime_ns for path in running.folder.iterdir() if path.is_file()} == written
+
+
+async def test_servers_come_and_go_without_a_reload(running: Router, listen: Listen) -> None:
+    async with backend("r1") as one, backend("r1") as other, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        both = Table(
+            table(running.table, one).models,
+            {},
+            {"default/digits-r1": tuple(Server("127.0.0.1", b.port, b.port, True) for b in (one, other))},
+        )
+        await running.apply(table(running.table, one))
+        await running.apply(both)
+        await running.apply(table(running.table, other))
+        assert (await client.get(url(listen))).text == "r1"
+
+        async def unused() -> bool:
+            return not running.uses("default", "digits-r1", one.port)
+
+        await until("the replica has left", unused)
+        assert running.uses("default", "digits-r1", other.port)
+    assert reloads(running) == 1
+
+
+async def test_the_next_agent_finds_the_table_and_the_same_haproxy(tmp_path: Path, listen: Listen) -> None:
+    first = router(tmp_path / "router", listen)
+    await first.start()
+    async with backend("r1") as r1, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await first.apply(table(first.table, r1))
+        await first.leave()
+        second = router(tmp_path / "router", listen)
+        assert second.table == first.table
+        await second.start()
+        try:
+            assert (await client.get(url(listen))).text == "r1"
+            assert second.observe("default", "digits") == first.observe("default", "digits")
+            assert reloads(second) == 1
+        finally:
+            await second.stop()
+
+
+async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        [grpc_port] = free_ports(1)
+        with pytest.raises(Unreachable) as found:
+            await router(tmp_path / "router", Listen("127.0.0.1", port, grpc_port)).start()
+    assert re.fullmatch(
+        rf"router for 127\.0\.0\.1:{port} and :{grpc_port} did not start: .*Address already in use.*"
+        rf"127\.0\.0\.1:{port}.*; if a port is in use, choose others",
+        str(found.value),
+    )
+
+
+async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path, listen: Listen) -> None:
+    started = router(tmp_path / ("deep" * 30) / "router", listen)
+    await started.start()
+    try:
+        await started.apply(table(started.table, message="not yet"))
+        assert started.observe("default", "digits") == RouteObserved(())
+    finally:
+        await started.stop()
+
+
+async def test_a_haproxy_that_hangs_is_reported_and_found_again(running: Router, listen: Listen) -> None:
+    running.table = table(running.table, message="first")
+    await running.apply(running.table)
+    [worker, *_] = await running_workers(running)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unreachable, match="does not answer `@!"):
+            await running.apply(table(running.table, message="second"))
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
+
+        async def programmed() -> bool:
+            answer: object = (await client.get(url(listen))).json()
+            return answer == {"error": "second"}
+
+        await until("the worker has what it was told meanwhile", programmed)
+
+
+async def running_workers(started: Router) -> list[int]:
+    from operators.router.control import Control
+
+    return await Control(started.folder).workers()

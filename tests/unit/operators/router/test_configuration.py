@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import base64
+
+from operators.api.plan import Arm, Route, Split
+from operators.router.configuration import Listen, map_text, maps, servers, structure, text
+from operators.router.table import Server, Table, successor
+
+LISTEN = Listen("127.0.0.1", 8080, 9000)
+CATALOG = Server("127.0.0.1", 7000, 0, True)
+OURS = Server("127.0.0.1", 8001, 9001, True)
+FOREIGN = Server("127.0.0.1", 8002, 9002, False)
+TABLE = successor(
+    Table(),
+    [
+        Route("default", "m", (Arm("m-r1", "r1", "fp32", 9_500), Arm("m-r2", "r2", "int8", 500))),
+        Route("team", "gone", (), "not yet: 50 %"),
+        Split("default", "e", (("m", 2_500), ("n", 7_500)), "X-User"),
+    ],
+    {"default/m-r1": (OURS,), "default/m-r2": (FOREIGN,)},
+    CATALOG,
+)
+
+
+def test_maps_hold_all_that_changes_at_run_time() -> None:
+    assert maps(TABLE) == {
+        "routes.map": {"default/m": "9500", "team/gone": "-1", "default/e": "-2"},
+        "reasons.map": {"team/gone": base64.b64encode(b"not yet: 50 %").decode()},
+        "arms.map": {"default:m:a": "m-r1/r1/fp32/h1", "default:m:b": "m-r2/r2/int8/h2"},
+        "names.map": {"0A016D": "default/m", "0A0165": "default/e"},
+        "edges.map": {"default/e/0": "2500", "default/e/1": "10000"},
+        "shares.map": {"default/e/0": "default/m", "default/e/1": "default/n"},
+        "sticky.map": {"default/e": "x-user"},
+    }
+
+
+def test_every_place_has_its_servers_once_for_each_protocol() -> None:
+    empty: dict[str, str] = {}
+    assert servers(TABLE) == {
+        "default:m:a:h1": {"m-r1:8001": "127.0.0.1:8001"},
+        "default:m:a:h2": {"m-r1:9001": "127.0.0.1:9001 proto h2"},
+        "default:m:b:h1": {"m-r2:8002": "127.0.0.1:8002"},
+        "default:m:b:h2": {"m-r2:9002": "127.0.0.1:9002 proto h2"},
+        **{f"team:gone:{place}:{protocol}": empty for place in "ab" for protocol in ("h1", "h2")},
+    }
+
+
+def test_only_names_change_the_structure() -> None:
+    def with_routes(*routes: Route | Split, of: dict[str, tuple[Server, ...]] | None = None) -> str:
+        return structure(successor(TABLE, routes, of or {}, CATALOG), LISTEN)
+
+    before = with_routes(Route("default", "m", (Arm("m-r1", "r1", "fp32", 10_000),)))
+    assert before == with_routes(
+        Route("default", "m", (Arm("m-r1", "r1", "fp32", 1), Arm("m-r9", "r9", "int8", 9_999))),
+        of={"default/m-r1": (OURS, FOREIGN)},
+    )
+    assert before == with_routes(Route("default", "m", (), "nothing"))
+    assert before != with_routes(Route("default", "other", (), "nothing"))
+    assert before != structure(TABLE, LISTEN)
+
+
+def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> None:
+    lines = [line.strip() for line in text(TABLE, LISTEN).splitlines()]
+    assert f"description {structure(TABLE, LISTEN)}" in lines
+    assert [line for line in lines if line.startswith("server ")] == [
+        "server catalog 127.0.0.1:7000",
+        "server m-r1:8001 127.0.0.1:8001",
+        "server m-r1:9001 127.0.0.1:9001 proto h2",
+        "server m-r2:8002 127.0.0.1:8002",
+        "server m-r2:9002 127.0.0.1:9002 proto h2",
+    ]
+    assert [line for line in lines if line.startswith("bind ")] == [
+        "bind 127.0.0.1:8080",
+        "bind 127.0.0.1:9000 proto h2",
+    ]
+
+
+def test_a_map_file_has_a_line_for_each_entry() -> None:
+    assert map_text({"b": "2", "a": "1"}) == "a 1\nb 2\n"
