@@ -24,7 +24,7 @@ from serving.tensors import DTYPES, Array, TensorSpec
 
 INLINE_S = 100e-6
 _MAX_GROWTH = 8
-_TRIALS = 3
+_TRIALS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,27 +49,31 @@ def load(path: Path, limit_s: float, clock: Callable[[], float] = time.perf_coun
 def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable[[], float]) -> int:
     inputs = {spec.name: _zeros(spec) for spec in engine.signature.inputs}
     outputs = [spec.name for spec in engine.signature.outputs]
-    fastest = math.inf
-    for _ in range(_TRIALS):
-        interrupt = Interrupt()
-        timer = threading.Timer(limit_s, interrupt.fire)
-        timer.start()
-        begun = clock()
-        try:
-            engine.infer(inputs, outputs, interrupt)
-        except ServingError as error:
-            if interrupt.fired:
-                raise ArtifactRefused(
-                    f"{path} did not end its trial inference within {limit_s:g} s; "
-                    "check the model for an endless loop, or raise --inference-timeout-s"
-                ) from error
-            return 0  # it may not like zeros; a request will tell
-        finally:
-            timer.cancel()
-        fastest = min(fastest, clock() - begun)
-        if fastest > INLINE_S * 10:
+    interrupt = Interrupt()
+    timer = threading.Timer(limit_s, interrupt.fire)
+    timer.start()
+    try:
+        engine.infer(inputs, outputs, interrupt)
+        if engine.may_loop:
             return 0
-    if engine.may_loop or fastest > INLINE_S:
+        fastest = math.inf
+        for _ in range(_TRIALS):  # the fastest of them: the machine may be busy with something else
+            begun = clock()
+            engine.infer(inputs, outputs)
+            took = clock() - begun
+            fastest = min(fastest, took)
+            if took > INLINE_S * 10:
+                break
+    except ServingError as error:
+        if interrupt.fired:
+            raise ArtifactRefused(
+                f"{path} did not end its trial inference within {limit_s:g} s; "
+                "check the model for an endless loop, or raise --inference-timeout-s"
+            ) from error
+        return 0  # it may not like zeros; a request will tell
+    finally:
+        timer.cancel()
+    if fastest > INLINE_S:
         return 0
     growth = min(_MAX_GROWTH, INLINE_S / max(fastest, 1e-9))
     return int(sum(max(array.size, 1) for array in inputs.values()) * growth)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -110,6 +111,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics) -> None:
         done, _ = await asyncio.wait((told, starting, ticking), return_when=asyncio.FIRST_COMPLETED)
         if starting in done:
             starting.result()
+            gc.freeze()  # what is loaded stays: no collection needs to walk it while requests wait
             _log.info("serving %s", ", ".join(service.model_names()) or "no model of its own")
             await asyncio.wait((told, ticking), return_when=asyncio.FIRST_COMPLETED)
         if ticking.done():

@@ -58,6 +58,7 @@ class OnnxRuntimeEngine:
             inputs=tuple(_spec(path, item) for item in self._session.get_inputs()),
             outputs=tuple(_spec(path, item) for item in self._session.get_outputs()),
         )
+        self._text_outputs = any(spec.datatype == "BYTES" for spec in self.signature.outputs)
         self._text_inputs = [spec.name for spec in self.signature.inputs if spec.datatype == "BYTES"]
 
     def infer(
@@ -72,12 +73,12 @@ class OnnxRuntimeEngine:
             options.log_severity_level = _ONLY_FATAL
             interrupt.arm(lambda: setattr(options, "terminate", True))
         try:
-            results = self._session.run(outputs, inputs, options)
+            results: list[Array] = self._session.run(outputs, inputs, options)
         except ort_errors.InvalidArgument as error:
             raise InvalidInput(f"the model cannot take these inputs: {_sentence(error)}") from error
         except Exception as error:  # ONNX Runtime's errors have no base class of their own
             raise InferenceFailed(f"the model failed: {_sentence(error)}") from error
-        return [_array(name, result) for name, result in zip(outputs, results, strict=True)]
+        return [_encoded(result) for result in results] if self._text_outputs else results
 
     def close(self) -> None:
         """Drops the session, which frees its memory."""
@@ -101,14 +102,12 @@ def _spec(path: Path, item: Any) -> TensorSpec:
     return TensorSpec(item.name, datatype, shape)
 
 
-def _array(name: str, result: Any) -> Array:
-    if not isinstance(result, np.ndarray):
-        raise InferenceFailed(f"the model gave no tensor for output '{name}'")
-    if result.dtype.kind in "OU":
-        flat = np.empty(result.size, np.object_)
-        flat[:] = [str(element).encode() for element in result.ravel()]
-        return flat.reshape(result.shape)
-    return result if result.flags.c_contiguous else result.copy()
+def _encoded(result: Array) -> Array:
+    if result.dtype.kind not in "OU":
+        return result
+    flat = np.empty(result.size, np.object_)
+    flat[:] = [str(element).encode() for element in result.ravel()]
+    return flat.reshape(result.shape)
 
 
 def _decoded(name: str, array: Array) -> Array:

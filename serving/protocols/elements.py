@@ -15,6 +15,13 @@ from serving import tensors
 from serving.errors import InvalidInput
 from serving.tensors import BINARY_ONLY, Array, Tensor
 
+_SQUARES = {
+    "FP16": float(np.finfo(np.float16).max) ** 2,
+    "FP32": float(np.finfo(np.float32).max) ** 2,
+    "FP64": math.inf,
+}
+"""A sum of squares below this has no term that the datatype cannot hold."""
+
 
 def from_bytes(tensor: str, datatype: str, dimensions: tuple[int, ...], raw: Any) -> Array:
     """A tensor from its little-endian bytes; no copy is made where memory allows.
@@ -130,7 +137,10 @@ def _numbers(tensor: str, datatype: str, kind: np.dtype[Any], values: Any) -> Ar
         return array.astype(kind, copy=False)
     if want == "b":
         return array
+    wide = array.astype(np.float64, copy=False).ravel()
     with np.errstate(over="ignore"):
+        if wide.dot(wide) < _SQUARES[datatype]:  # no value is larger than the root of the sum of all squares
+            return array.astype(kind, copy=False)
         result = array.astype(kind, copy=False)
     if not np.isfinite(result).all():
         worst = array.ravel()[int(np.argmin(np.isfinite(result)))]

@@ -25,7 +25,7 @@ def decode(body: bytes | bytearray, header_length: int | None = None) -> Request
     """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it."""
     head, tail = binary.split(body, header_length)
     document = parse(head)
-    parameters = _parameters(document, "the request")
+    parameters = _parameters(document)
     items = document.get("inputs")
     if not isinstance(items, list) or not items:
         raise InvalidInput("the request has no inputs, expected a list 'inputs' with at least one tensor")
@@ -60,7 +60,6 @@ def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
 def _input(item: Any, remaining: binary.Reader) -> Tensor:
     name, parameters = _named(item, "input")
     datatype = item.get("datatype")
-    tensors.dtype(name, datatype)
     dimensions = item.get("shape")
     if not isinstance(dimensions, list):
         raise InvalidInput(f"tensor '{name}' has shape {tensors.brief(dimensions)}, expected a list of numbers")
@@ -85,17 +84,18 @@ def _wanted(item: Any) -> Wanted:
 def _named(item: Any, kind: str) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise InvalidInput(f"an {kind} is {tensors.brief(item)}, expected an object with a 'name'")
-    parameters = _parameters(item, f"{kind} '{item['name']}'")
+    parameters = _parameters(item)
     if "shared_memory_region" in parameters:
         raise Unsupported(f"{kind} '{item['name']}' names shared memory, which this server does not have")
     return item["name"], parameters
 
 
-def _parameters(item: dict[str, Any], owner: str) -> Mapping[str, Any]:
+def _parameters(item: dict[str, Any]) -> Mapping[str, Any]:
     parameters = item.get("parameters")
     if parameters is None:
         return _NO_PARAMETERS
     if not isinstance(parameters, dict):
+        owner = f"'{item['name']}'" if "name" in item else "the request"
         raise InvalidInput(f"'parameters' of {owner} is {tensors.brief(parameters)}, expected an object")
     return parameters
 

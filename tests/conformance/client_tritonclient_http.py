@@ -8,7 +8,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conformance import expected
 
 
-def main(authority: str) -> None:
+def main(authority: str, way: str) -> None:
     server = client.InferenceServerClient(authority)
     assert server.is_server_live()
     assert server.is_server_ready()
@@ -36,9 +36,14 @@ def main(authority: str) -> None:
     assert refused.value.status() == "400"
     assert refused.value.message().startswith("input 'BOOL' of model 'echo' is missing; given: 'UINT8', ")
 
-    server.unload_model("echo")
-    assert not server.is_model_ready("echo")
-    server.load_model("echo")
+    if way == "direct":
+        server.unload_model("echo")
+        assert not server.is_model_ready("echo")
+        server.load_model("echo")
+    else:
+        with pytest.raises(InferenceServerException) as refused:
+            server.unload_model("echo")
+        assert (refused.value.status(), refused.value.message()) == ("501", expected.DECLARED)
     assert server.is_model_ready("echo")
 
 
@@ -76,5 +81,5 @@ def digits(server: client.InferenceServerClient) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[3])
     print("conforms")

@@ -30,6 +30,7 @@ EVERYTHING: dict[str, npt.NDArray[Any]] = {
 """An input of the model ``echo`` by each name, of the datatype of that name."""
 JSON_CAN_CARRY = [name for name in EVERYTHING if name != "FP16"]
 METADATA = {"name": "echo", "versions": ["1"], "platform": "penstock_identity"}
+DECLARED = "model 'echo' is managed by its declaration; delete that instead of unloading it"
 UNKNOWN = "Request for unknown model: 'nope' is not served here"
 
 

@@ -1,12 +1,15 @@
-"""Unmodified clients against the server: each in a process of its own, since two of them register the same messages.
+"""Unmodified clients: against the model server itself, and against ``penstock up`` with its router in between.
 
-A ``client_*.py`` takes the authorities for REST and for gRPC, asserts by itself what it sees (``expected``), and
-prints ``conforms``; so the same scripts can run against whatever stands in front of a server.
+Each client runs in a process of its own, since two of them register the same messages. A ``client_*.py`` takes the
+authorities for REST and for gRPC and which way it goes, asserts by itself what it sees (``expected``), and prints
+``conforms``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,27 +17,56 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance import expected
-from tests.rig.model_server import DEADLINE_S, ROOT, ModelServer, running
+from tests.rig import local_mode, model_server
+from tests.rig.model_server import DEADLINE_S, ROOT
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a client asks, by which way: ``direct`` or ``routed``."""
+
+    rest: str
+    grpc: str
+    way: str
+
+
+@pytest.fixture(scope="module", params=["direct", "routed"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """``echo`` has an input of every datatype by its name; ``digits`` is the example model."""
-    folder = tmp_path_factory.mktemp("models")
+    folder = tmp_path_factory.mktemp(request.param)
     echo = folder / "echo.identity.json"
     inputs = [{"name": name, "datatype": name, "shape": [-1]} for name in expected.EVERYTHING]
     echo.write_text(json.dumps({"inputs": inputs}))
+    yield from direct(folder, echo) if request.param == "direct" else routed(folder, echo)
+
+
+def direct(folder: pathlib.Path, echo: pathlib.Path) -> Iterator[Target]:
     (folder / "digits").mkdir()
     (folder / "digits" / "model.onnx").write_bytes(expected.DIGITS.read_bytes())
-    with running("serve", str(echo), str(folder / "digits")) as server:
-        yield server
+    with model_server.running("serve", str(echo), str(folder / "digits")) as server:
+        yield Target(server.authority, f"127.0.0.1:{server.grpc_port}", "direct")
 
 
-def run(script: str, server: ModelServer) -> None:
+def routed(folder: pathlib.Path, echo: pathlib.Path) -> Iterator[Target]:
+    model = {
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": "echo"},
+        "spec": {"source": {"uri": str(echo)}},
+    }
+    (folder / "echo.yaml").write_text(json.dumps(model))
+    with local_mode.running(folder) as local:
+        local.up(str(folder / "echo.yaml"), str(expected.EXAMPLE / "model.yaml"))
+        local.serving("echo")
+        local.serving("digits")
+        yield Target(f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}", "routed")
+
+
+def run(script: str, server: Target) -> None:
     """Runs a script of this folder."""
     module = f"tests.conformance.{script.removesuffix('.py')}"
     ended = subprocess.run(
-        [sys.executable, "-m", module, server.authority, f"127.0.0.1:{server.grpc_port}"],
+        [sys.executable, "-m", module, server.rest, server.grpc, server.way],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -43,25 +75,25 @@ def run(script: str, server: ModelServer) -> None:
     assert (ended.returncode, ended.stdout) == (0, "conforms\n"), ended.stderr
 
 
-def test_tritonclient_over_http(server: ModelServer) -> None:
+def test_tritonclient_over_http(server: Target) -> None:
     run("client_tritonclient_http.py", server)
 
 
-def test_tritonclient_over_http_with_asyncio(server: ModelServer) -> None:
+def test_tritonclient_over_http_with_asyncio(server: Target) -> None:
     run("client_tritonclient_http_aio.py", server)
 
 
-def test_tritonclient_over_grpc(server: ModelServer) -> None:
+def test_tritonclient_over_grpc(server: Target) -> None:
     run("client_tritonclient_grpc.py", server)
 
 
-def test_tritonclient_over_grpc_with_asyncio(server: ModelServer) -> None:
+def test_tritonclient_over_grpc_with_asyncio(server: Target) -> None:
     run("client_tritonclient_grpc_aio.py", server)
 
 
-def test_kserve_over_rest(server: ModelServer) -> None:
+def test_kserve_over_rest(server: Target) -> None:
     run("client_kserve_rest.py", server)
 
 
-def test_kserve_over_grpc(server: ModelServer) -> None:
+def test_kserve_over_grpc(server: Target) -> None:
     run("client_kserve_grpc.py", server)

@@ -7,7 +7,7 @@ from serving.contract import Exit
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "--http-port", "99999"], 
+        (["serve", "--http-port", "99999"],
          "argument --http-port: '99999' is no port; expected a number from 0 to 65535"),
         (["serve", "--max-pending", "0"], "argument --max-pending: '0' is no number from 1 up"),
         (["serve", "--settle-s", "soon"], "argument --settle-s: 'soon' is no number of seconds from 0 up"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.contract import Env, Exit
+from serving.protocols import grpc
 from tests.rig import onnx_models
 from tests.rig.model_server import DEADLINE_S, ROOT, ModelServer, running, start, until
 
@@ -132,6 +134,46 @@ def test_a_server_told_to_end_under_load_loses_no_request(model: Path) -> None:
     assert set(results) == {200}
 
 
+def test_a_model_reloaded_under_load_loses_no_request_and_a_bad_one_changes_nothing(model: Path) -> None:
+    results: list[tuple[int, float]] = []
+    end = threading.Event()
+
+    def client(server: ModelServer) -> None:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=DEADLINE_S)) as to:
+            while not end.is_set():
+                to.request("POST", "/v2/models/digits/infer", REQUEST)
+                answer = to.getresponse()
+                body = json.loads(answer.read())
+                results.append((answer.status, round(body["outputs"][0]["data"][0], 3)))
+
+    with running("serve", str(model)) as server:
+        clients = [threading.Thread(target=client, args=(server,)) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        for scale in (2.0, 3.0):
+            onnx_models.linear(model, scale)
+            assert server.request("POST", "/v2/repository/models/digits/load") == (200, "{}")
+            until(lambda scale=scale: results[-1] == (200, round(0.9 * scale, 3)), "the new one answers")  # type: ignore[misc]
+        model.write_bytes(model.read_bytes()[:50])
+        assert server.request("POST", "/v2/repository/models/digits/load")[0] == 400
+        seen = len(results)
+        until(lambda: len(results) > seen + 100, "it goes on")
+        end.set()
+        for thread in clients:
+            thread.join(DEADLINE_S)
+
+    assert set(results) == {(200, 0.9), (200, 1.8), (200, 2.7)}
+    assert results[-1] == (200, 2.7)
+
+
+def test_a_server_told_to_end_while_it_loads_does_not_wait_for_the_model(tmp_path: Path) -> None:
+    with running("serve", str(onnx_models.endless(tmp_path / "endless.onnx")), ready=False) as server:
+        assert server.get("/v2/health/live")[0] == 200
+        assert server.get("/v2/health/ready")[0] == 503
+
+        assert server.stop() == Exit.OK
+
+
 def test_while_it_settles_a_server_is_not_ready_but_accepts_and_answers(model: Path) -> None:
     with running("serve", str(model), "--settle-s", "20") as server:
         server.process.send_signal(signal.SIGTERM)
@@ -141,6 +183,16 @@ def test_while_it_settles_a_server_is_not_ready_but_accepts_and_answers(model: P
         assert server.request("POST", "/v2/models/digits/infer", REQUEST)[0] == 200
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(DEADLINE_S) == 128 + signal.SIGTERM
+
+
+def call(server: ModelServer, message: Any) -> tuple[str | None, str | None]:
+    """Status and sentence of an inference that is refused over gRPC as it comes from the router."""
+    payload = message.SerializeToString()
+    body = b"\0" + len(payload).to_bytes(4, "big") + payload
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=DEADLINE_S)) as to:
+        to.request("POST", "/inference.GRPCInferenceService/ModelInfer", body, {"content-type": "application/grpc"})
+        answer = to.getresponse()
+        return answer.getheader("grpc-status"), answer.getheader("grpc-message")
 
 
 def test_a_catalog_answers_for_models_that_have_no_server(tmp_path: Path) -> None:
@@ -158,6 +210,14 @@ def test_a_catalog_answers_for_models_that_have_no_server(tmp_path: Path) -> Non
             "/v2/models/q/infer": (404, {"error": "Request for unknown model: 'q' is not served here"}),
             "/v2/repository/index": (200, listed),
         }
+        assert call(server, grpc.InferRequest(model_name="digits")) == (
+            "14",
+            "model 'digits' is not ready: its first replica starts",
+        )
+        assert call(server, grpc.InferRequest(model_name="q")) == (
+            "5",
+            "Request for unknown model: 'q' is not served here",
+        )
         fresh = tmp_path / "fresh"
         fresh.write_text("[]")
         fresh.rename(index)
