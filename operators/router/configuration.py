@@ -186,7 +186,6 @@ _KEY = (
     "http-request set-var(txn.key) var(txn.by_host) if !named { var(txn.by_host),map(routes.map) -m found }",
     "http-request set-var-fmt(txn.key) default/%[path,field(4,/),field(1,:)]"
     " if !named !grpc { path_beg /v2/models/ /v1/models/ }",
-    "http-request set-var-fmt(txn.key) default/%[path,field(5,/)] if !named !grpc { path_beg /v2/repository/models/ }",
     "http-request set-var(txn.explicit) bool(true) if !named !grpc { path,field(4,/) -m str v1 v2 }",
     "http-request set-var-fmt(txn.key) %[path,field(2,/)]/%[path,field(3,/)]"
     " if !named !grpc { var(txn.explicit) -m bool }",
