@@ -73,7 +73,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
     parser.add_argument(
-        "--host", default=env.get(Env.HOST, "0.0.0.0"), help="address to listen on (default: %(default)s)"
+        "--host", default=env.get(Env.HOST, "127.0.0.1"), help="address to listen on (default: %(default)s)"
     )
     parser.add_argument("--http-port", type=_port, default=env.get(Env.HTTP_PORT, str(contract.HTTP_PORT)),
                         help="port for REST; 0 takes a free one (default: %(default)s)")  # fmt: skip

@@ -1,5 +1,9 @@
 """One server process: ports, the event loop's clockwork, and an end that loses no request.
 
+It takes its ports at once, so that a port in use is told before a model is loaded, and accepts connections once
+every model was tried: a caller that meets a server which is starting again is refused and waits, instead of being
+told that its model is unknown.
+
 Told to end (SIGTERM or SIGINT), it
 
 1. answers "not ready" at once and ``Connection: close`` to everything, so that callers go elsewhere;
@@ -95,15 +99,13 @@ async def _run(listen: Listen, models: Models, metrics: Metrics) -> None:
     ending = _signals()
     http = HttpListener(plane)
     grpc_server = None
-    ports: dict[str, object] = {"http_port": await http.listen(listen.host, listen.http_port)}
+    ports: dict[str, object] = {"http_port": await http.bind(listen.host, listen.http_port)}
     if listen.grpc_port is not None:
         from serving.grpc_server import GrpcServer
 
         grpc_server = GrpcServer(service, listen.limits.max_request_bytes, listen.identity)
         ports["grpc_port"] = grpc_server.bind(listen.host, listen.grpc_port)
-        await grpc_server.start()
-    sys.stdout.write(orjson.dumps({"listening": listen.host, **ports, "pid": os.getpid()}).decode() + "\n")
-    sys.stdout.flush()
+    _log.info("took ports %s; loading", ", ".join(str(port) for port in ports.values()))
     ticking = asyncio.ensure_future(_tick(http, models))
     starting = asyncio.ensure_future(models.start())
     told = asyncio.ensure_future(ending.wait())
@@ -111,6 +113,11 @@ async def _run(listen: Listen, models: Models, metrics: Metrics) -> None:
         done, _ = await asyncio.wait((told, starting, ticking), return_when=asyncio.FIRST_COMPLETED)
         if starting in done:
             starting.result()
+            await http.listen()
+            if grpc_server is not None:
+                await grpc_server.start()
+            sys.stdout.write(orjson.dumps({"listening": listen.host, **ports, "pid": os.getpid()}).decode() + "\n")
+            sys.stdout.flush()
             gc.freeze()  # what is loaded stays: no collection needs to walk it while requests wait
             _log.info("serving %s", ", ".join(service.model_names()) or "no model of its own")
             await asyncio.wait((told, ticking), return_when=asyncio.FIRST_COMPLETED)

@@ -28,10 +28,17 @@ class HttpListener:
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._state = ServerState()
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> int:
+    async def bind(self, host: str, port: int) -> int:
         """Takes the port, or a free one for 0, and gives its number; PortInUse when it cannot be had."""
+        self._socket = await _bound(host, port)
+        return int(self._socket.getsockname()[1])
+
+    async def listen(self) -> None:
+        """Accepts connections on the port. Until then they are refused, which callers may take for "try again"."""
+        assert self._socket is not None
         loop = asyncio.get_running_loop()
         config = uvicorn.Config(
             LazyApplication(self._plane.service),
@@ -42,12 +49,10 @@ class HttpListener:
             proxy_headers=False,
         )
         config.load()
-        sock = await _bound(host, port)
-        self._server = await loop.create_server(
-            lambda: InferenceProtocol(config, self._state, self._plane, loop), sock=sock, backlog=_BACKLOG
-        )
         self.every_second()
-        return int(sock.getsockname()[1])
+        self._server = await loop.create_server(
+            lambda: InferenceProtocol(config, self._state, self._plane, loop), sock=self._socket, backlog=_BACKLOG
+        )
 
     def every_second(self) -> None:
         """Renews the date that answers carry and applies the time limits of connections."""

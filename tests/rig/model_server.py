@@ -51,8 +51,8 @@ class ModelServer:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, env: Mapping[str, str] | None = None, ready: bool = True) -> Iterator[ModelServer]:
-    """A server with these arguments (``serve PATH``, ``catalog --index FILE``), ready unless told otherwise."""
+def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[ModelServer]:
+    """A server with these arguments (``serve PATH``, ``catalog --index FILE``), ready."""
     process = start(*arguments, env=env)
     try:
         assert process.stdout is not None
@@ -64,8 +64,6 @@ def running(*arguments: str, env: Mapping[str, str] | None = None, ready: bool =
         server = ModelServer(process, ports["http_port"], ports.get("grpc_port"))
         drain = threading.Thread(target=process.communicate, daemon=True)
         drain.start()
-        if ready:
-            until(lambda: server.get("/v2/health/ready")[0] == 200, "the server is ready")
         yield server
     finally:
         if process.poll() is None:

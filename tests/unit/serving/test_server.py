@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -167,11 +168,19 @@ def test_a_model_reloaded_under_load_loses_no_request_and_a_bad_one_changes_noth
 
 
 def test_a_server_told_to_end_while_it_loads_does_not_wait_for_the_model(tmp_path: Path) -> None:
-    with running("serve", str(onnx_models.endless(tmp_path / "endless.onnx")), ready=False) as server:
-        assert server.get("/v2/health/live")[0] == 200
-        assert server.get("/v2/health/ready")[0] == 503
-
-        assert server.stop() == Exit.OK
+    process = start("serve", str(onnx_models.endless(tmp_path / "endless.onnx")))
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        port = re.search(r"took ports ([0-9]+), [0-9]+; loading$", said)
+        assert port, said
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port[1]))):
+            pass
+        process.terminate()
+        assert process.wait(DEADLINE_S) == Exit.OK
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_while_it_settles_a_server_is_not_ready_but_accepts_and_answers(model: Path) -> None:

@@ -119,7 +119,9 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"})
     listener = HttpListener(plane)
     async with contextlib.AsyncExitStack() as stack:
-        yield Served(await listener.listen("127.0.0.1", 0), plane, listener, repository, stack)
+        port = await listener.bind("127.0.0.1", 0)
+        await listener.listen()
+        yield Served(port, plane, listener, repository, stack)
         for name in ("slow",):
             repository.find(name, "").tick(1e18)
         await listener.drain(0)
