@@ -145,6 +145,10 @@ class Router:
             except (OperatorError, OSError) as error:
                 log.warning("router folder=%s error=%r", self.folder, str(error))
                 converged = False
+            except Exception:
+                # Nobody else keeps the data plane going, so a surprise must not end this.
+                log.exception("router folder=%s", self.folder)
+                converged = False
 
     async def _wait(self) -> None:
         """Until there is something to do at once: a new table, or HAProxy has ended."""
@@ -168,11 +172,9 @@ class Router:
         if missing:
             await self._control.run(current, missing)
             worker = await self._control.read(current)
-        seen = [worker]
-        for pid in leaving:
-            # HAProxy programs no worker that makes room; what it still uses is left to it until it has ended.
-            with contextlib.suppress(Unreachable):
-                seen.append(await self._control.read(pid))
+        # HAProxy lets nobody program a worker that makes room; what it still uses is left to it until it has ended.
+        others = [await self._control.read_leaving(pid) for pid in leaving]
+        seen = [worker, *(other for other in others if other is not None)]
         changed = [_shape(worker) for worker in seen] != [_shape(worker) for worker in self._workers]
         self._workers = seen
         if changed:
@@ -195,8 +197,8 @@ class Router:
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT_S
         while True:
             try:
-                if await self._control.workers():
-                    return
+                await self._control.workers()
+                return
             except Unreachable:
                 if not self._daemon.alive or asyncio.get_running_loop().time() > deadline:
                     await self._daemon.end(0)

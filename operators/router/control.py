@@ -15,6 +15,8 @@ from operators.router.workers import Worker
 
 SOCKET = "master.sock"
 _TIMEOUT_S = 5.0
+_LEAVING_TIMEOUT_S = 0.5
+"""A worker that ends while it is asked takes the answer with it, and the master does not say so."""
 _RELOAD_TIMEOUT_S = 20.0
 _STOPPING_POLL_S = 0.01
 _PATH_BYTES = 100
@@ -29,16 +31,32 @@ class Control:
 
     async def workers(self) -> list[int]:
         """Process ids of the workers, the current one first, then those that finish what they began."""
-        return [int(line.split()[0]) for line in (await self.ask("show proc")).splitlines() if " worker " in line]
+        answer = await self.ask("show proc")
+        found = [int(line.split()[0]) for line in answer.splitlines() if " worker " in line]
+        if not found:
+            raise Unreachable(f"router in {self._folder} has no worker: {answer.strip()!r}; it is started again")
+        return found
 
     async def structure(self, worker: int) -> str:
         """What the worker's configuration file calls itself."""
         return (await self._info(worker)).get("description", "")
 
-    async def read(self, worker: int) -> Worker:
+    async def read(self, worker: int, timeout_s: float = _TIMEOUT_S) -> Worker:
         """All of a worker that we program."""
-        maps = {file: workers.parse_map(await self.ask(f"@!{worker} show map {file}")) for file in MAPS}
-        return Worker(maps, workers.parse_backends(await self.ask(f"@!{worker} show stat -1 6 -1")))
+        maps = {file: workers.parse_map(await self.ask(f"@!{worker} show map {file}", timeout_s)) for file in MAPS}
+        answer = await self.ask(f"@!{worker} show stat -1 6 -1", timeout_s)
+        try:
+            return Worker(maps, workers.parse_backends(answer))
+        except (LookupError, ValueError) as error:
+            # The master answers in the place of a worker that has just ended.
+            raise Unreachable(f"router worker {worker} in {self._folder} answers {answer[:200]!r}") from error
+
+    async def read_leaving(self, worker: int) -> Worker | None:
+        """The same of a worker that makes room; None once it has ended."""
+        try:
+            return await self.read(worker, _LEAVING_TIMEOUT_S)
+        except Unreachable:
+            return None
 
     async def run(self, worker: int, commands: Sequence[str]) -> None:
         """Run commands in order. What one of them could not do, the next comparison finds again."""
@@ -56,11 +74,11 @@ class Control:
         # Until the old worker has stopped listening, it may still accept a client that asks for something new.
         for worker in (await self.workers())[1:]:
             with contextlib.suppress(Unreachable):
-                while (await self._info(worker)).get("Stopping") == "0":
+                while (await self._info(worker, _LEAVING_TIMEOUT_S)).get("Stopping") == "0":
                     await asyncio.sleep(_STOPPING_POLL_S)
 
-    async def _info(self, worker: int) -> dict[str, str]:
-        lines = (await self.ask(f"@!{worker} show info")).splitlines()
+    async def _info(self, worker: int, timeout_s: float = _TIMEOUT_S) -> dict[str, str]:
+        lines = (await self.ask(f"@!{worker} show info", timeout_s)).splitlines()
         return {name: value for name, _, value in (line.partition(": ") for line in lines)}
 
     async def ask(self, command: str, timeout_s: float = _TIMEOUT_S) -> str:

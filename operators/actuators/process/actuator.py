@@ -157,6 +157,9 @@ class ProcessActuator:
                 await self._converge()
             except (OperatorError, OSError) as error:
                 log.warning("actuator folder=%s error=%r", self._folder, str(error))
+            except Exception:
+                # Nobody else keeps the children in line with the plans, so a surprise must not end this.
+                log.exception("actuator folder=%s", self._folder)
 
     async def _converge(self) -> None:
         async with self._lock:

@@ -108,12 +108,13 @@ class Child:
             if self._daemon is None:
                 try:
                     self._start()
-                except OSError as error:
-                    self._end(f"{self.process.command[0]} could not be started: {error.strerror}", failures)
+                except (OSError, ValueError) as error:
+                    why = error.strerror if isinstance(error, OSError) else error
+                    self._end(f"{self.process.command[0]} could not be started: {why}")
             if self._daemon is not None:
                 ready_for_s = await self._watch(self._daemon)
                 failures = 0 if ready_for_s > _HEALTHY_S else failures
-                self._end(self._why(self._daemon.exit_code), failures)
+                self._end(self._why(self._daemon.exit_code))
             if not self.refused:
                 await asyncio.sleep(min(_MAX_BACKOFF_S, 0.5 * 2 ** (failures - 1)) if failures else 0)
             failures += 1
@@ -161,7 +162,7 @@ class Child:
             },
         )
 
-    def _end(self, message: str, failures: int) -> None:
+    def _end(self, message: str) -> None:
         if self._daemon is not None:
             self.refused = self._daemon.exit_code == Exit.REFUSED
             self._daemon.forget()
