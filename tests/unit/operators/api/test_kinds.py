@@ -40,8 +40,8 @@ def model(**spec: Any) -> dict[str, Any]:
             "Model 'digits': apiVersion is 'penstock.dev/v1', expected 'penstock.dev/v1alpha1'",
         ),
         (
-            {**model(), "kind": "Modell"},
-            "'digits': kind is 'Modell', expected one of Model, Endpoint, ServingRuntime",
+            {**model(), "kind": "Pod"},
+            "'digits': kind is 'Pod', expected one of Model, Endpoint, ServingRuntime",
         ),
         ({**model(), "spec": {}}, "Model 'digits': spec.source: required, but not given"),
         ("text", "an object must be a mapping with apiVersion, kind, metadata and spec, got 'text'"),
