@@ -32,7 +32,7 @@ def runtime(**spec: Any) -> dict[str, Any]:
 REFUSED = [
     (model(source={"uri": "models/digits.onnx"}), "spec.source"),
     (model(source={"uri": "s3://models/x", "digest": "sha256:abc"}), "spec.source.digest"),
-    (model(uri="s3://models/x"), "uri"),
+    (model(uri="s3://models/x"), "spec.uri"),
     (model(replicas=-1), "spec.replicas"),
     (model(replicas="two"), "spec.replicas"),
     (model(scaling={"minReplicas": 5, "maxReplicas": 2}), "spec.scaling"),
