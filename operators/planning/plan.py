@@ -91,7 +91,7 @@ def _status(
     accepted = make("Accepted", *_accepted(model, has_runtime))
     variants_ready = make("VariantsReady", *_variants_ready(model, resolved.variants))
     rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
-    ready = make("Ready", *_ready(model, serving, rollout))
+    ready = make("Ready", *_ready(model, serving, step, rollout))
     return ModelStatus(
         observed_generation=model.metadata.generation,
         conditions=(ready, accepted, variants_ready, rollout),
@@ -163,7 +163,7 @@ def _rollout(
     return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic"
 
 
-def _ready(model: Model, serving: RevisionStatus | None, rollout: Condition) -> _Verdict:
+def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition) -> _Verdict:
     name = model.metadata.name
     if serving is None:
         return False, rollout.reason, rollout.message
@@ -172,6 +172,8 @@ def _ready(model: Model, serving: RevisionStatus | None, rollout: Condition) -> 
     if serving.ready_replicas == 0:
         said = f": {serving.message}" if serving.message else ""
         return False, "NoReadyReplica", f"model {name}: no replica of revision {serving.name} answers{said}"
+    if serving.weight == 0 and any(revision.weight for revision in step.revisions):
+        return True, "TrafficMoving", rollout.message
     if serving.weight == 0:
         return False, "NotRouted", f"model {name}: the router does not report revision {serving.name} yet"
     if rollout.status == "False" and rollout.reason != "TrafficMoving":

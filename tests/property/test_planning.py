@@ -64,6 +64,9 @@ def test_every_history_keeps_traffic_on_what_exists_and_ends_in_the_declared_sta
         running = {w.name for w in decided.workloads}
         assert reported & before <= running, "a workload that gets traffic is never stopped"
         assert {arm.workload for arm in world.asked} <= running
+        answered = any(w in world.workloads and world.workloads[w].ready for w in reported)
+        if world.model.spec.replicas and decided.reason.endswith("all traffic moves to it"):
+            assert not answered or world.condition("Ready")[0] == "True", "a change of revision is no outage"
         states = [r.state for r in world.model.status.revisions]
         assert states.count("Serving") <= 1
         assert states.count("Retired") <= 2

@@ -68,6 +68,7 @@ def test_traffic_moves_to_the_next_revision_when_it_is_ready_and_the_old_one_sta
     assert world.states() == [("b", "Serving"), ("a", "Draining")]
     assert [arm.workload for arm in world.asked] == [new]
     assert set(world.workloads) == {old, new}, "the router still sends traffic to the old one"
+    assert world.condition("Ready") == ("True", "TrafficMoving")
 
     world.report(in_flight={old: 1})
     world.tick()
