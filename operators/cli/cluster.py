@@ -13,7 +13,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from operators.api.errors import NotFound, OperatorError, Unreachable
+from operators.api.errors import Conflict, NotFound, OperatorError, Unreachable
 from operators.cli.client import Object, refused
 from operators.cli.kinds import Kind
 
@@ -59,7 +59,13 @@ class ClusterClient:
 
     def apply(self, kind: Kind, data: Object) -> Object:
         path = kind.path(data["metadata"].get("namespace", self.namespace), data["metadata"]["name"])
-        return self._call("PATCH", f"{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", data)
+        try:
+            return self._call("PATCH", f"{path}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", data)
+        except Conflict as error:
+            if "Apply failed with" not in str(error):
+                raise
+            take = f"kubectl apply --server-side --field-manager={FIELD_MANAGER} --force-conflicts -f FILE"
+            raise Conflict(f"{error}\nchange them with the tool that set them, or take them over: {take}") from error
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         self._call("DELETE", kind.path(namespace, name))

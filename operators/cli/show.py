@@ -37,6 +37,10 @@ def rows(kind: str, objects: Sequence[Object], now: datetime.datetime, wide: boo
     return result
 
 
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""A copy of the whole object, which kubectl does not show either."""
+
+
 def describe(object_: Object, now: datetime.datetime) -> str:
     """Everything a person asks of one object, with the reasons."""
     meta, spec, status = _meta(object_), object_.get("spec", {}), object_.get("status", {})
@@ -45,7 +49,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ("Namespace", meta.get("namespace", "")),
         ("Kind", object_["kind"]),
         ("Labels", _pairs(meta.get("labels", {}))),
-        ("Annotations", _pairs(meta.get("annotations", {}))),
+        ("Annotations", _pairs({k: v for k, v in meta.get("annotations", {}).items() if k != _LAST_APPLIED})),
         ("Created", f"{meta.get('creationTimestamp', '')} ({age(meta.get('creationTimestamp'), now)} ago)"),
         ("Generation", _generation(meta, status)),
         ("URL", status.get("url", "")),

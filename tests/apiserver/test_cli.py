@@ -72,6 +72,19 @@ def test_a_field_that_was_left_out_is_not_taken_from_its_owner(api: ClusterClien
     assert api.get(MODEL, api.namespace, "digits")["spec"]["replicas"] == 3
 
 
+def test_a_field_that_another_tool_set_is_not_taken_but_it_is_said_how(api: ClusterClient, cluster: Cluster) -> None:
+    cluster.apply(model())
+    data = model(source={"uri": "s3://models/other.onnx"})
+    data["metadata"]["namespace"] = api.namespace
+    with pytest.raises(Conflict) as refusal:
+        api.apply(MODEL, data)
+    assert str(refusal.value) == (
+        'Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using penstock.dev/v1alpha1: '
+        ".spec.source.uri\nchange them with the tool that set them, or take them over: "
+        "kubectl apply --server-side --field-manager=penstock-cli --force-conflicts -f FILE"
+    )
+
+
 def test_the_command_line_applies_shows_and_deletes(cluster: Cluster, tmp_path: pathlib.Path) -> None:
     penstock = Penstock(cluster)
     file = tmp_path / "model.json"
