@@ -16,7 +16,12 @@ from operators.api.plan import Fetch, FetchObserved, FetchState
 from operators.router import daemon
 from serving.contract import Env, Exit
 
-_MAX_BACKOFF_S = 60.0
+_RETRY_S = {
+    FetchState.UNAVAILABLE: (1.0, 60.0),
+    # A file that was missing or wrong may be put right where it is, and nobody tells us.
+    FetchState.REFUSED: (15.0, 600.0),
+}
+"""First and longest wait before a fetch that failed is tried again."""
 _END_TIMEOUT_S = 2.0
 
 
@@ -87,13 +92,15 @@ class Fetching:
                 result = await self._once(fetch)
             finally:
                 self._running -= 1
-            self._results[fetch] = result
-            if result.state is not FetchState.UNAVAILABLE:
+            before, self._results[fetch] = self._results.get(fetch), result
+            if result.state is FetchState.FETCHED:
                 del self._tasks[fetch]
-            self._changed(fetch)
-            if result.state is not FetchState.UNAVAILABLE:
+                self._changed(fetch)
                 return
-            await asyncio.sleep(min(_MAX_BACKOFF_S, 2.0**failures))
+            if result != before:
+                self._changed(fetch)
+            first_s, longest_s = _RETRY_S[result.state]
+            await asyncio.sleep(min(longest_s, first_s * 2.0**failures))
             failures += 1
 
     async def _once(self, fetch: Fetch) -> FetchObserved:
