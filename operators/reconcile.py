@@ -18,7 +18,7 @@ from operators.api.errors import Conflict, InvalidObject, OperatorError
 from operators.api.model import Model
 from operators.api.plan import Key, Plan
 from operators.api.runtime import ServingRuntime, ServingRuntimeSpec
-from operators.planning import plan
+from operators.planning import endpoints, plan
 from operators.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -79,13 +79,13 @@ class Reconciler:
                 return plan.model(object_, runtimes, seen, self.clock())
             case Endpoint():
                 models = await self.store.list("Model", key.namespace)
-                return plan.endpoint(object_, [m for m in models if isinstance(m, Model)], seen, self.clock())
+                return endpoints.plan(object_, [m for m in models if isinstance(m, Model)], seen, self.clock())
             case _:
                 return None
 
 
 async def affected(key: Key, store: Store) -> list[Key]:
-    """Keys to look at when the object ``key`` changed: itself, and the objects that name it."""
+    """Keys to look at when the object ``key`` changed: itself, and the objects that name it or share its name."""
     match key.kind:
         case "ServingRuntime":
             models = await store.list("Model")
@@ -95,7 +95,8 @@ async def affected(key: Key, store: Store) -> list[Key]:
             naming = [
                 _key(e)
                 for e in endpoints
-                if isinstance(e, Endpoint) and any(arm.model == key.name for arm in e.spec.arms)
+                if isinstance(e, Endpoint)
+                and (e.metadata.name == key.name or any(arm.model == key.name for arm in e.spec.arms))
             ]
             return [key, *naming]
         case _:

@@ -67,6 +67,8 @@ class RevisionStatus(Seen):
     """Traffic that reaches it as the router reports, in 0.01 %."""
     ready_replicas: int = 0
     """Replicas that answer."""
+    restarts: int = 0
+    """How often its processes have ended and were started again."""
     since: str
     """When it got this state, RFC 3339."""
     message: str = ""

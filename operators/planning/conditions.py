@@ -7,6 +7,16 @@ from typing import Literal
 
 from operators.api.base import Condition
 
+Verdict = tuple[bool | None, str, str]
+"""Whether it holds (None: unknown), the reason in one word, the message."""
+
+
+def acted_on(object_: str, ignored: Sequence[str]) -> Verdict:
+    """Accepted, naming the fields that are stored and no more."""
+    if ignored:
+        return True, "PartlyActedOn", f"{object_}: this version stores, but does not act on: {', '.join(ignored)}"
+    return True, "Accepted", "every field of the spec is acted on"
+
 
 def condition(
     type_: str,

@@ -8,13 +8,12 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from operators.api.base import Condition
-from operators.api.endpoint import Endpoint
 from operators.api.model import Model
-from operators.api.plan import FULL_WEIGHT, Fetch, Observation, Plan, Route, Split, Workload
+from operators.api.plan import Fetch, Observation, Plan, Route, Workload
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import EndpointStatus, ModelStatus, RevisionStatus, VariantStatus
 from operators.planning import names, revisions, variants
-from operators.planning.conditions import condition
+from operators.planning.conditions import Verdict, acted_on, condition
 
 
 def model(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation, now: datetime.datetime) -> Plan:
@@ -89,7 +88,8 @@ def _status(
     observed = [seen.workloads.get(names.workload(model.metadata.name, r.name, r.variant)) for r in alive]
     make = functools.partial(condition, generation=model.metadata.generation, before=model.status.conditions, at=at)
     accepted = make("Accepted", *_accepted(model, has_runtime))
-    variants_ready = make("VariantsReady", *_variants_ready(model, resolved.variants))
+    usable = _variants_ready(model, resolved.variants) if has_runtime else _accepted(model, has_runtime)
+    variants_ready = make("VariantsReady", *usable)
     rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
     ready = make("Ready", *_ready(model, serving, step, rollout))
     return ModelStatus(
@@ -107,22 +107,15 @@ def _status(
     )
 
 
-_Verdict = tuple[bool | None, str, str]
-
-
-def _accepted(model: Model, has_runtime: bool) -> _Verdict:
+def _accepted(model: Model, has_runtime: bool) -> Verdict:
     name, runtime = model.metadata.name, model.spec.runtime
     if not has_runtime:
         next_step = "apply a ServingRuntime of that name, or use onnxruntime"
         return False, "RuntimeNotFound", f"model {name}: spec.runtime {runtime!r} does not exist; {next_step}"
-    ignored = model.not_acted_on()
-    if ignored:
-        fields = ", ".join(ignored)
-        return True, "PartlyActedOn", f"model {name}: this version stores, but does not act on: {fields}"
-    return True, "Accepted", "every field of the spec is acted on"
+    return acted_on(f"model {name}", model.not_acted_on())
 
 
-def _variants_ready(model: Model, states: Sequence[VariantStatus]) -> _Verdict:
+def _variants_ready(model: Model, states: Sequence[VariantStatus]) -> Verdict:
     selected = next((v for v in states if v.state == "Selected"), None)
     details = "; ".join(f"variant {v.name}: {v.reason}" for v in states if v.state != "Selected")
     if selected is not None:
@@ -140,7 +133,7 @@ def _rollout(
     step: revisions.Step,
     accepted: Condition,
     variants_ready: Condition,
-) -> _Verdict:
+) -> Verdict:
     name = model.metadata.name
     for cause in (accepted, variants_ready):
         if cause.status == "False":
@@ -163,7 +156,7 @@ def _rollout(
     return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic"
 
 
-def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition) -> _Verdict:
+def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition) -> Verdict:
     name = model.metadata.name
     if serving is None:
         return False, rollout.reason, rollout.message
@@ -196,41 +189,3 @@ def not_done(status: ModelStatus | EndpointStatus, error: str, now: datetime.dat
     )
     conditions = tuple(failed if c.type == type_ else c for c in status.conditions)
     return status.model_copy(update={"conditions": conditions})
-
-
-def endpoint(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: datetime.datetime) -> Plan:
-    """The split of traffic over an Endpoint's Models; arms that cannot answer get none, and the status says so."""
-    at = revisions.timestamp(now)
-    answering = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
-    shares = [(arm.model, arm.weight) for arm in endpoint.spec.arms if arm.model in answering and arm.weight]
-    missing = [arm for arm in endpoint.spec.arms if arm.weight and arm.model not in answering]
-    name, generation = endpoint.metadata.name, endpoint.metadata.generation
-    make = functools.partial(condition, generation=generation, before=endpoint.status.conditions, at=at)
-    ignored = ", ".join(endpoint.not_acted_on())
-    accepted = (
-        make("Accepted", True, "PartlyActedOn", f"endpoint {name}: this version does not act on: {ignored}")
-        if ignored
-        else make("Accepted", True, "Accepted", "every field of the spec is acted on")
-    )
-    lost = ", ".join(f"{arm.name} (model {arm.model}, weight {arm.weight})" for arm in missing)
-    if not shares:
-        ready = make("Ready", False, "NoArmAnswers", f"endpoint {name}: no arm has a serving model: {lost}")
-    elif missing:
-        ready = make("Ready", True, "ArmsMissing", f"endpoint {name}: these arms get no traffic: {lost}")
-    else:
-        ready = make("Ready", True, "Serving", "every arm has a serving model")
-    header = endpoint.spec.assignment.header if endpoint.spec.assignment else None
-    return Plan(
-        route=Split(endpoint.metadata.namespace, name, _scaled(shares), header),
-        status=EndpointStatus(observed_generation=generation, conditions=(ready, accepted), url=seen.url),
-    )
-
-
-def _scaled(shares: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """Weights in units of 0.01 % that add up to all of it; the last share takes what rounding leaves."""
-    total = sum(weight for _, weight in shares)
-    scaled = [(name, weight * FULL_WEIGHT // total) for name, weight in shares]
-    if scaled:
-        name, weight = scaled[-1]
-        scaled[-1] = (name, weight + FULL_WEIGHT - sum(w for _, w in scaled))
-    return tuple(scaled)

@@ -123,8 +123,9 @@ def _finish(
                 continue
         observed = seen.workloads.get(workload)
         weight = sum(arm.weight for arm in seen.route.arms if arm.workload == workload) if seen.route else 0
-        ready = observed.ready if observed else 0
-        result.append(revision.model_copy(update={"weight": weight, "ready_replicas": ready}))
+        ready, restarts = (observed.ready, observed.restarts) if observed else (0, 0)
+        update = {"weight": weight, "ready_replicas": ready, "restarts": restarts}
+        result.append(revision.model_copy(update=update))
     draining = any(revision.state == "Draining" for revision in result)
     return Step(tuple(result), arms, reason, DRAIN_LOOK_S if draining else None)
 

@@ -3,12 +3,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from operators.api.endpoint import Endpoint
-from operators.api.model import Model
-from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Observation, Plan, Route, Split
-from operators.api.status import ModelStatus
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route
 from operators.planning import names, plan
-from tests.unit.operators.planning.world import RUNTIMES, START, World, digest, model
+from tests.unit.operators.planning.world import RUNTIMES, World, digest, model
 
 
 def serving_world() -> World:
@@ -223,36 +220,6 @@ def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None
     world.tick()
     assert world.condition("Ready") == ("False", "NoReadyReplica")
     assert [arm.workload for arm in world.asked] == [name]
-
-
-def endpoint(**spec: object) -> Endpoint:
-    arms = [{"name": "control", "model": "a", "weight": 90}, {"name": "challenger", "model": "b", "weight": 10}]
-    return Endpoint.model_validate({"metadata": {"name": "reader"}, "spec": {"arms": arms, **spec}})
-
-
-def named(name: str, revision: str) -> Model:
-    status = ModelStatus(revision=revision)
-    base = model()
-    return base.model_copy(update={"metadata": base.metadata.model_copy(update={"name": name}), "status": status})
-
-
-def test_an_endpoint_splits_traffic_over_its_models() -> None:
-    decided = plan.endpoint(
-        endpoint(assignment={"header": "x-user"}), [named("a", "r1"), named("b", "r2")], Observation(), START
-    )
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), "x-user")
-
-
-def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_is_named() -> None:
-    decided = plan.endpoint(endpoint(), [named("a", "r1"), named("b", "")], Observation(), START)
-    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None)
-    assert decided.status is not None
-    assert next((c.type, c.status, c.reason, c.message) for c in decided.status.conditions) == (
-        "Ready",
-        "True",
-        "ArmsMissing",
-        "endpoint reader: these arms get no traffic: challenger (model b, weight 10)",
-    )
 
 
 def test_planning_reads_nothing_but_its_arguments() -> None:

@@ -1,0 +1,64 @@
+"""Endpoints: a stable URL over several Models, by shares."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Mapping, Sequence, Set
+
+from operators.api.endpoint import Endpoint
+from operators.api.model import Model
+from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
+from operators.api.status import EndpointStatus
+from operators.planning import revisions
+from operators.planning.conditions import Verdict, acted_on, condition
+
+
+def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: datetime.datetime) -> Plan:
+    """The split of traffic over an Endpoint's Models; arms that cannot answer get none, and the status says so."""
+    name, generation = endpoint.metadata.name, endpoint.metadata.generation
+    make = functools.partial(
+        condition, generation=generation, before=endpoint.status.conditions, at=revisions.timestamp(now)
+    )
+    if any(m.metadata.name == name for m in models):
+        message = f"endpoint {name}: a Model of this name has the same URL; give one of them another name"
+        conditions = (make("Ready", False, "NameTaken", message), make("Accepted", False, "NameTaken", message))
+        return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions))
+    serving = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
+    arms = [arm for arm in endpoint.spec.arms if arm.weight]
+    shares = [(arm.model, arm.weight) for arm in arms if arm.model in serving]
+    header = endpoint.spec.assignment.header if endpoint.spec.assignment else None
+    conditions = (
+        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving)),
+        make("Accepted", *acted_on(f"endpoint {name}", endpoint.not_acted_on())),
+    )
+    return Plan(
+        route=Split(endpoint.metadata.namespace, name, _scaled(shares), header),
+        status=EndpointStatus(observed_generation=generation, conditions=conditions, url=seen.url),
+    )
+
+
+def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str]) -> Verdict:
+    name, arms = endpoint.metadata.name, [arm for arm in endpoint.spec.arms if arm.weight]
+    lost = [arm for arm in arms if arm.model not in serving]
+    named = ", ".join(f"{arm.name} (model {arm.model}, weight {arm.weight})" for arm in lost)
+    if len(lost) == len(arms):
+        return False, "NoArmAnswers", f"endpoint {name}: no arm has a serving model: {named}"
+    if lost:
+        return False, "ArmsMissing", f"endpoint {name}: these arms have no serving model, the others get all: {named}"
+    for arm in arms:
+        ready = next((c for c in models[arm.model].status.conditions if c.type == "Ready"), None)
+        if ready is None or ready.status != "True":
+            said = f": {ready.message}" if ready else ""
+            return False, "ModelNotReady", f"endpoint {name}: arm {arm.name}: model {arm.model} is not ready{said}"
+    return True, "Serving", "every arm's model serves"
+
+
+def _scaled(shares: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+    """Weights in units of 0.01 % that add up to all of it; the last share takes what rounding leaves."""
+    total = sum(weight for _, weight in shares)
+    scaled = [(name, weight * FULL_WEIGHT // total) for name, weight in shares]
+    if scaled:
+        name, weight = scaled[-1]
+        scaled[-1] = (name, weight + FULL_WEIGHT - sum(w for _, w in scaled))
+    return tuple(scaled)

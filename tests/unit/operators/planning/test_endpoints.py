@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from operators.api.endpoint import Endpoint
+from operators.api.model import Model
+from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
+from operators.planning import endpoints
+from tests.unit.operators.planning.world import START, World, model
+
+SERVING = World(model())
+SERVING.settle()
+
+
+def endpoint(**spec: object) -> Endpoint:
+    arms = [{"name": "control", "model": "a", "weight": 90}, {"name": "challenger", "model": "b", "weight": 10}]
+    return Endpoint.model_validate({"metadata": {"name": "reader"}, "spec": {"arms": arms, **spec}})
+
+
+def named(name: str, of: Model = SERVING.model) -> Model:
+    return of.model_copy(update={"metadata": of.metadata.model_copy(update={"name": name})})
+
+
+def plan(given: Endpoint, *models: Model) -> Plan:
+    return endpoints.plan(given, models, Observation(url="http://router/default/reader/v2/models/reader"), START)
+
+
+def told(decided: Plan, type_: str = "Ready") -> tuple[str, str, str]:
+    assert decided.status is not None
+    return next((c.status, c.reason, c.message) for c in decided.status.conditions if c.type == type_)
+
+
+def test_an_endpoint_splits_traffic_over_its_models() -> None:
+    decided = plan(endpoint(assignment={"header": "x-user"}), named("a"), named("b"))
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), "x-user")
+    assert told(decided) == ("True", "Serving", "every arm's model serves")
+
+
+def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_the_endpoint_is_not_ready() -> None:
+    decided = plan(endpoint(), named("a"), named("b", model()))
+    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None)
+    message = "endpoint reader: these arms have no serving model, the others get all: challenger (model b, weight 10)"
+    assert told(decided) == ("False", "ArmsMissing", message)
+
+
+def test_an_endpoint_is_as_ready_as_its_models() -> None:
+    starting = World(model())
+    starting.settle()
+    starting.workloads.clear()
+    starting.tick()
+    decided = plan(endpoint(), named("a"), named("b", starting.model))
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None)
+    assert told(decided)[:2] == ("False", "ModelNotReady")
+
+
+def test_without_any_serving_model_there_is_nothing_to_route_to() -> None:
+    decided = plan(endpoint())
+    assert decided.route == Split("default", "reader", (), None)
+    message = (
+        "endpoint reader: no arm has a serving model: control (model a, weight 90), challenger (model b, weight 10)"
+    )
+    assert told(decided) == ("False", "NoArmAnswers", message)
+
+
+def test_an_endpoint_with_the_name_of_a_model_takes_none_of_its_traffic() -> None:
+    decided = plan(endpoint(), named("a"), named("b"), named("reader"))
+    assert decided.route is None
+    message = "endpoint reader: a Model of this name has the same URL; give one of them another name"
+    assert told(decided) == ("False", "NameTaken", message)
+    assert told(decided, "Accepted") == ("False", "NameTaken", message)
+
+
+def test_fields_that_are_not_acted_on_are_named() -> None:
+    decided = plan(endpoint(policy="bandit"), named("a"), named("b"))
+    message = "endpoint reader: this version stores, but does not act on: spec.policy"
+    assert told(decided, "Accepted") == ("True", "PartlyActedOn", message)
