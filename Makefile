@@ -29,8 +29,8 @@ help:  ## Say what the targets do
 
 setup: $(DEV)  ## Make .venv with everything a developer needs
 
-up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the foreground
-	$(BIN)/penstock up $(MODEL)
+up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the foreground (ARGS="--port 8088")
+	$(BIN)/penstock up $(MODEL) $(ARGS)
 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
 	$(PY) -m tests.tiers $(TIER)

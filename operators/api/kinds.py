@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
 from operators.api.base import API_VERSION, APIObject
+from operators.api.crds import crd
 from operators.api.endpoint import Endpoint
 from operators.api.errors import InvalidObject
 from operators.api.model import Model
@@ -33,19 +35,48 @@ def parse(data: object) -> APIObject:
     try:
         return KINDS[kind].model_validate(data)
     except pydantic.ValidationError as error:
-        problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
-        raise InvalidObject(f"{kind} {name!r}: {problems}") from error
+        found = error.errors(include_url=False)
+        # What is wrong inside a field makes the field as a whole wrong: say it once, where it is.
+        deepest = [e for e in found if not any(_is_within(e["loc"], other["loc"]) for other in found)]
+        problems = "; ".join(_problem(KINDS[kind], item) for item in deepest)
+        raise InvalidObject(f"{kind} {name!r}: {problems}" if name else f"{kind}: {problems}") from error
 
 
-def _problem(item: Mapping[str, Any]) -> str:
+def _is_within(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
+    return len(outer) < len(inner) and inner[: len(outer)] == outer
+
+
+def _problem(kind: type[APIObject], item: Mapping[str, Any]) -> str:
     path = ""
     for step in item["loc"]:
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    field, given = path.lstrip(".") or "object", item["input"]
-    if item["type"] == "extra_forbidden":
-        return f"{field}: unknown field; remove it, or see `kubectl explain` for the fields there are"
-    if item["type"] == "missing":
-        return f"{field}: required, but not given"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    shown = "" if isinstance(given, dict | list | tuple) or item["type"] == "value_error" else f"; got {given!r:.120}"
-    return f"{field}: {message[0].lower()}{message[1:]}{shown}"
+    field, given, context = path.lstrip(".") or "object", item["input"], item.get("ctx", {})
+    shown = "" if isinstance(given, dict | list | tuple) else f"; got {given!r:.120}"
+    match item["type"]:
+        case "extra_forbidden":
+            return f"{field}: unknown field; {_instead(kind, item['loc'])}"
+        case "missing":
+            return f"{field}: required, but not given"
+        case "too_short" | "too_long":
+            bound = "at least" if item["type"] == "too_short" else "at most"
+            length = context.get("min_length", context.get("max_length"))
+            return f"{field}: needs {bound} {length} items, has {context.get('actual_length')}"
+        case "model_type" | "dict_type":
+            return f"{field}: must be a mapping{shown}"
+        case "tuple_type" | "list_type":
+            return f"{field}: must be a list{shown}"
+        case "value_error":
+            return f"{field}: {str(item['msg']).removeprefix('Value error, ')}"
+        case _:
+            message = str(item["msg"])
+            return f"{field}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _instead(kind: type[APIObject], location: tuple[Any, ...]) -> str:
+    """The field that was probably meant, or the fields there are."""
+    schema = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for step in location[:-1]:
+        schema = schema.get("items", {}) if isinstance(step, int) else schema.get("properties", {}).get(step, {})
+    names = sorted(schema.get("properties", {}))
+    meant = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"did you mean {meant[0]}?" if meant else f"there are {', '.join(names)}"

@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 from operators.api.base import API_VERSION
 from operators.api.plan import Key, Route, Split, Workload
 from operators.api.resources import ComputeList
+from operators.api.runtime import ServingRuntimeSpec
 from serving import contract
 from serving.contract import Env
 
@@ -211,7 +212,7 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
             "periodSeconds": 1,
             "failureThreshold": 600,
         },
-        "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 3},
+        "livenessProbe": {**_alive(runtime), "timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": 3},
         "lifecycle": {"preStop": {"sleep": {"seconds": contract.PRE_STOP_SLEEP_S}}},
         "resources": _compute(workload),
         "securityContext": _RESTRICTED,
@@ -220,6 +221,13 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
     if runtime.command:
         container["command"] = list(runtime.command)
     return container
+
+
+def _alive(runtime: ServingRuntimeSpec) -> Object:
+    """A hung process still accepts connections, so an engine that speaks V2 is asked; it never depends on models."""
+    if "v2" in runtime.protocols:
+        return {"httpGet": {"path": contract.LIVE_PATH, "port": "http"}}
+    return {"tcpSocket": {"port": "http"}}
 
 
 def _env(values: dict[Env, str]) -> list[Object]:

@@ -22,10 +22,25 @@ def model(**spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (model(runtme="triton"), "Model 'digits': spec.runtme: unknown field; did you mean runtime?"),
         (
-            model(runtme="triton"),
-            "Model 'digits': spec.runtme: unknown field; remove it, or see `kubectl explain` for the fields there are",
+            model(contract={"output": {"colour": "red"}}),
+            "Model 'digits': spec.contract.output.colour: unknown field; there are labels",
         ),
+        (
+            model(contract={"input": {"image": {"size": [32]}}}),
+            "Model 'digits': spec.contract.input.image.size: needs at least 2 items, has 1",
+        ),
+        (
+            model(variants=[{"name": "int8", "passes": ["quantize"]}]),
+            "Model 'digits': spec.variants[0].passes[0]: must be a mapping; got 'quantize'",
+        ),
+        (
+            model(source={"uri": "http://models/digits.onnx"}),
+            "Model 'digits': spec.source: uri must be one of file://…, pvc://…, s3://…, gs://…, abfs://…, https://…, "
+            "hf://…, oci://…, mlflow://…, dvc://…",
+        ),
+        ({**model(), "metadata": {}}, "Model: metadata.name: required, but not given"),
         (
             model(replicas="two"),
             "Model 'digits': spec.replicas: input should be a valid integer, unable to parse string as an integer; "
@@ -46,7 +61,20 @@ def model(**spec: Any) -> dict[str, Any]:
         ({**model(), "spec": {}}, "Model 'digits': spec.source: required, but not given"),
         ("text", "an object must be a mapping with apiVersion, kind, metadata and spec, got 'text'"),
     ],
-    ids=["unknown field", "wrong type", "broken rule", "version", "kind", "missing", "no mapping"],
+    ids=[
+        "typo",
+        "unknown field",
+        "too short",
+        "no mapping inside",
+        "scheme",
+        "no name",
+        "wrong type",
+        "broken rule",
+        "version",
+        "kind",
+        "missing",
+        "no mapping",
+    ],
 )
 def test_an_object_that_cannot_be_accepted_is_told_why(given: Any, message: str) -> None:
     with pytest.raises(InvalidObject) as refusal:
