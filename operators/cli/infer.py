@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,8 @@ class Request:
 
     body: bytes
     header_length: int | None = None
+    rows: int = 1
+    """How many samples the file has; arrays give their first alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,20 @@ class Answer:
     variant: str
     latency_ms: float
     outputs: list[dict[str, Any]]
+    rows: int = 1
+    """How many samples the file has, of which the first was sent."""
+
+
+def model_url(given: str) -> str:
+    """``given``, if it is the URL of a model and not that of its server.
+
+    Raises:
+        BadInput: it is not.
+    """
+    url = given.rstrip("/")
+    if re.search(r"^https?://[^/]+(/.*)?/v2/models/[^/]+(/versions/[^/]+)?$", url) is None:
+        raise BadInput(f"--url {given}: give the URL of the model, up to its name: http://HOST:PORT/v2/models/NAME")
+    return url
 
 
 def ask(url: str, model: str, contract: dict[str, Any], file: pathlib.Path, timeout_s: float) -> Answer:
@@ -77,7 +94,7 @@ def ask(url: str, model: str, contract: dict[str, Any], file: pathlib.Path, time
         body, headers = _answered(client, "POST", f"{url}/infer", wanted)
         latency_ms = 1000 * (time.perf_counter() - began)
     revision, variant = headers.get(REVISION_HEADER, ""), headers.get(VARIANT_HEADER, "")
-    return Answer(model, revision, variant, latency_ms, body["outputs"])
+    return Answer(model, revision, variant, latency_ms, body["outputs"], wanted.rows)
 
 
 def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict[str, Any]) -> Request:
@@ -87,11 +104,12 @@ def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict
     except OSError as error:
         raise BadInput(f"--input {file}: {error.strerror}; give an image, .npy, .npz or .json file") from error
     array: Array
+    rows = 1
     match file.suffix.lower():
         case ".png" | ".jpg" | ".jpeg":
             array = _image(file, contract)
         case ".npy" | ".npz":
-            array = _numpy(file)
+            array, rows = _numpy(file)
         case ".json":
             data = _json(file, content)
             if isinstance(data, dict):
@@ -105,7 +123,7 @@ def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict
     if len(inputs) != 1:
         names = ", ".join(tensor["name"] for tensor in inputs)
         raise BadInput(f"--input {file}: the model has {len(inputs)} inputs ({names}); give a V2 request as .json")
-    return _binary(file, array, inputs[0]["name"], inputs[0]["datatype"])
+    return dataclasses.replace(_binary(file, array, inputs[0]["name"], inputs[0]["datatype"]), rows=rows)
 
 
 def _image(file: pathlib.Path, contract: dict[str, Any]) -> Array:
@@ -127,14 +145,15 @@ def _image(file: pathlib.Path, contract: dict[str, Any]) -> Array:
     return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
 
 
-def _numpy(file: pathlib.Path) -> Array:
+def _numpy(file: pathlib.Path) -> tuple[Array, int]:
+    """The first sample, and how many there are."""
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return loaded[:1]
+            return loaded[:1], len(loaded)
         with loaded:
-            first: Array = loaded["x" if "x" in loaded.files else loaded.files[0]]
-            return first[:1]
+            samples: Array = loaded["x" if "x" in loaded.files else loaded.files[0]]
+            return samples[:1], len(samples)
     except (OSError, ValueError, EOFError, IndexError) as error:
         raise BadInput(f"--input {file}: cannot be read as arrays: {error}") from error
 
@@ -167,11 +186,15 @@ def _answered(
         headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": length}
     try:
         response = client.request(method, url, content=wanted.body if wanted else None, headers=headers)
+    except httpx.TimeoutException as error:
+        seconds = client.timeout.read
+        raise Unreachable(f"{url}: no answer within {seconds:g} s; wait longer with --timeout") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise Unreachable(f"{url}: {error}; see `penstock get models`") from error
+    try:
         body = response.json()
         if not isinstance(body, dict):
             raise ValueError(f"got {response.text:.80}")
-    except httpx.HTTPError as error:
-        raise Unreachable(f"{url}: {error}; see `penstock get models`") from error
     except ValueError as error:
         raise Unreachable(f"{url}: HTTP {response.status_code}, and no V2 answer: {error}") from error
     if response.status_code != 200:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from operators.api.errors import OperatorError
+from operators.api.errors import NotFound, OperatorError
 from operators.cli import datadir, kinds, show
 from operators.cli.client import Client, Object, Target, apply, choose
 
@@ -156,6 +157,10 @@ def logs(
 ) -> None:
     """Show what the servers of a Model wrote."""
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    served = _served(client, name)
+    if served["kind"] == "Endpoint":
+        models = ", ".join(dict.fromkeys(arm["model"] for arm in served["spec"]["arms"]))
+        raise OperatorError(f"endpoint {name} has no logs; read those of its models with `penstock logs`: {models}")
     for piece in client.logs(*_split(name, client), follow):
         print(piece, end="", flush=True)
 
@@ -168,13 +173,13 @@ def infer(
     url: Annotated[
         str | None, typer.Option(help="URL of the model, up to /v2/models/NAME, when not the one of its status.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=86400)] = 30.0,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Send one request to a Model and show the answer."""
+    """Send one request to a Model or an Endpoint and show the answer."""
     if output not in ("table", "json"):
         raise typer.BadParameter(f"{output!r}; choose table or json", param_hint="-o")
     try:
@@ -182,18 +187,39 @@ def infer(
     except ImportError as error:
         raise OperatorError(f"`penstock infer` needs {error.name}: install penstock[local]") from error
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    model = client.get(kinds.of("Model"), *_split(name, client))
-    address = url or model.get("status", {}).get("url")
+    asked = _served(client, name)
+    address = inference.model_url(url) if url else asked.get("status", {}).get("url")
     if not address:
-        why = show.condition(model, "Ready").get("message", "it was not looked at yet")
-        raise OperatorError(f"model {name} has no URL: {why}")
-    contract = _contract(model)
-    answer = inference.ask(address, model["metadata"]["name"], contract, file, timeout)
+        why = show.condition(asked, "Ready").get("message", "it was not looked at yet")
+        raise OperatorError(f"{asked['kind'].lower()} {name} has no URL: {why}")
+    contract = _contract(_first_model(client, asked))
+    answer = inference.ask(address, asked["metadata"]["name"], contract, file, timeout)
+    if answer.rows > 1:
+        print(f"first of {answer.rows} rows; give a nested list as .json to send several", file=sys.stderr)
     found = inference.scores(answer, contract)
     if output == "json":
         print(show.as_json(inference.as_data(answer, found)))
     else:
         print(inference.as_text(answer, found), end="")
+
+
+def _served(client: Client, name: str) -> Object:
+    """The Model of this name, else the Endpoint."""
+    namespace, bare = _split(name, client)
+    for kind in ("Model", "Endpoint"):
+        with contextlib.suppress(NotFound):
+            return client.get(kinds.of(kind), namespace, bare) | {"kind": kind}
+    raise NotFound(
+        f"neither a Model nor an Endpoint {namespace}/{bare} exists; "
+        "`penstock get models` and `penstock get endpoints` list those that do"
+    )
+
+
+def _first_model(client: Client, served: Object) -> Object:
+    """The Model itself, or that of an Endpoint's first arm: all its arms answer the same question."""
+    if served["kind"] == "Model":
+        return served
+    return client.get(kinds.of("Model"), served["metadata"]["namespace"], served["spec"]["arms"][0]["model"])
 
 
 def _contract(model: dict[str, Any]) -> dict[str, Any]:

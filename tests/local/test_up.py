@@ -117,11 +117,37 @@ def test_the_digits_example_answers_as_onnx_runtime_does(local: Local) -> None:
 
     x = np.load(DIGITS / "eval.npz")["x"][:1]
     code, out, error = local("infer", "digits", "--input", str(DIGITS / "eval.npz"), "-o", "json")
-    assert code == 0, error
+    rows = len(np.load(DIGITS / "eval.npz")["x"])
+    assert (code, error) == (0, f"first of {rows} rows; give a nested list as .json to send several\n")
     session = onnxruntime.InferenceSession(DIGITS / "model.onnx")
     (expected,) = session.run(None, {session.get_inputs()[0].name: x})
     given = np.asarray(json.loads(out)["outputs"][0]["data"], np.float32).reshape(expected.shape)
     np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_endpoint_is_asked_as_a_model_is(local: Local, tmp_path: pathlib.Path) -> None:
+    arms = [{"name": "a", "model": "times", "weight": 100}]
+    endpoint = {"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": {"name": "both"}}
+    (tmp_path / "endpoint.json").write_text(json.dumps(endpoint | {"spec": {"arms": arms}}))
+    local.up(write_yaml(tmp_path / "model.yaml"), str(tmp_path / "endpoint.json"))
+    local.serving("times")
+    local.until("the endpoint is ready", lambda: " True " in local("get", "endpoint", "both")[1])
+    (tmp_path / "in.json").write_text("[[1, 2, 3]]")
+    code, out, error = local("infer", "both", "--input", str(tmp_path / "in.json"), "-o", "json")
+    assert code == 0, error
+    reply = json.loads(out)
+    assert (reply["model"], reply["outputs"][0]["data"]) == ("both", [2, 4, 6])
+    assert local("logs", "both") == (
+        1,
+        "",
+        "error: endpoint both has no logs; read those of its models with `penstock logs`: times\n",
+    )
+    assert local("infer", "none", "--input", "in.json") == (
+        1,
+        "",
+        "error: neither a Model nor an Endpoint default/none exists; "
+        "`penstock get models` and `penstock get endpoints` list those that do\n",
+    )
 
 
 def test_a_restart_without_files_goes_on_with_what_is_stored(local: Local, tmp_path: pathlib.Path) -> None:

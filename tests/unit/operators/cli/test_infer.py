@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from operators.api.errors import Unreachable
 from operators.cli import infer
 from operators.cli.infer import Answer, BadInput, Request, Score
 
@@ -55,8 +56,9 @@ def test_the_first_sample_of_arrays_is_sent_in_the_models_datatype(tmp_path: pat
     np.save(tmp_path / "a.npy", samples)
     np.savez(tmp_path / "a.npz", y=np.zeros(2), x=samples)
     for name in ("a.npy", "a.npz"):
-        described, values = decoded(infer.request(tmp_path / name, INPUTS, {}))
-        assert (described, values.tolist()) == (header([1, 6], 24), [0, 1, 2, 3, 4, 5])
+        made = infer.request(tmp_path / name, INPUTS, {})
+        described, values = decoded(made)
+        assert (described, values.tolist(), made.rows) == (header([1, 6], 24), [0, 1, 2, 3, 4, 5], 2)
 
 
 def test_a_nested_list_is_a_tensor_and_an_object_a_request_as_it_is(tmp_path: pathlib.Path) -> None:
@@ -65,6 +67,27 @@ def test_a_nested_list_is_a_tensor_and_an_object_a_request_as_it_is(tmp_path: pa
     described, values = decoded(infer.request(tmp_path / "list.json", INPUTS, {}))
     assert (described, values.tolist()) == (header([2, 2], 16), [1, 2, 3, 4])
     assert infer.request(tmp_path / "request.json", INPUTS, {}) == Request(b'{"inputs": []}')
+
+
+@pytest.mark.parametrize("given", ["http://h:1/v2/models/digits/", "http://h/team/digits/v2/models/digits"])
+def test_the_url_of_a_model_goes_up_to_its_name(given: str) -> None:
+    assert infer.model_url(given) == given.rstrip("/")
+
+
+@pytest.mark.parametrize("given", ["http://h:1/", "http://h:1/v2/models/", "http://h:1/v2/models/digits/infer", "h:1"])
+def test_the_url_of_anything_else_is_refused(given: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        infer.model_url(given)
+    assert str(raised.value) == (
+        f"--url {given}: give the URL of the model, up to its name: http://HOST:PORT/v2/models/NAME"
+    )
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, 0.0, float("nan")])
+def test_a_request_that_cannot_be_made_is_an_error_that_names_the_url(tmp_path: pathlib.Path, timeout_s: float) -> None:
+    url = "http://127.0.0.1:1/v2/models/digits"
+    with pytest.raises(Unreachable, match=f"^{url}: "):
+        infer.ask(url, "digits", {}, tmp_path / "a.json", timeout_s)
 
 
 def _text(path: pathlib.Path) -> None:

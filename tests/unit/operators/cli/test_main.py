@@ -29,6 +29,7 @@ def nowhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
         (["get", "models", "-o", "xml"], "'xml'; choose wide, json or yaml"),
         (["delete", "model"], "give either KIND and NAME, or -f FILE"),
         (["delete", "model", "digits", "-f", "model.yaml"], "give either KIND and NAME, or -f FILE"),
+        (["infer", "digits", "--input", "seven.png", "--timeout", "0"], "Invalid value for '--timeout'"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
