@@ -49,8 +49,9 @@ def resolve(model: Model, seen: Observation) -> Resolved:
         fetches.add(fetch)
         found = seen.fetches.get(fetch, FetchObserved(FetchState.FETCHING))
         state = _state(variant.name, location, found, refused)
-        if found.state == FetchState.FETCHED and found.digest and location.digest is None:
-            sources[location.uri] = SourceStatus(uri=location.uri, digest=found.digest)
+        if location.digest is None and (digest := fetch.digest or found.digest):
+            # Pinned for as long as the spec speaks of this URI, also while the artifact is away or fetched again.
+            sources[location.uri] = SourceStatus(uri=location.uri, digest=digest)
         if chosen is None and state.state != "Refused":
             chosen = variant
             if state.state == "Ready":

@@ -176,9 +176,15 @@ def test_a_source_without_digest_is_pinned_to_what_was_found_first() -> None:
     world.settle()
     revision = world.model.status.revision
     assert [(s.uri, s.digest) for s in world.model.status.sources] == [("s3://models/a.onnx", digest("a"))]
+    world.fetched["s3://models/a.onnx"] = FetchObserved(FetchState.FETCHING)
+    world.tick()
+    world.fetched["s3://models/a.onnx"] = FetchObserved(FetchState.UNAVAILABLE, message="away")
+    world.tick()
+    world.fetched.clear()
     world.edit(model(source={"uri": "s3://models/a.onnx"}, replicas=2))
     world.settle()
     assert world.model.status.revision == revision
+    assert [(s.uri, s.digest) for s in world.model.status.sources] == [("s3://models/a.onnx", digest("a"))]
 
 
 def test_a_revision_that_is_not_ready_in_time_is_reported_and_still_tried() -> None:
