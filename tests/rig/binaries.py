@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver, kube-controller-manager and kubectl: found, or built once from their Go modules.
+"""etcd, kube-apiserver, kube-controller-manager, kubectl and an S3 gateway: found, or built once from Go modules.
 
 Looked for in the folder ``KUBEBUILDER_ASSETS`` first, where that is set (it usually has no
 kube-controller-manager), then in a cache folder that is named by everything a build depends on. What is
@@ -46,6 +46,8 @@ TARGETS = (
     Target("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", "kubernetes", 1.5),
     Target("kubectl", "k8s.io/kubernetes/cmd/kubectl", "kubernetes", 0.7),
 )
+S3_GATEWAY = Target("versitygw", "github.com/versity/versitygw/cmd/versitygw", "s3", 1)
+"""An S3 server over a folder (Apache-2.0)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +67,18 @@ def locate(environ: Mapping[str, str], say: Callable[[str], None]) -> Binaries:
         NoBinaries: something is missing and cannot be built.
     """
     assets = Path(environ["KUBEBUILDER_ASSETS"]) if environ.get("KUBEBUILDER_ASSETS") else None
-    cache = environ.get("PENSTOCK_CACHE") or (environ.get("XDG_CACHE_HOME") or "~/.cache") + "/penstock"
-    root = Path(cache).expanduser() / "rig"
     paths = {}
     for target in TARGETS:
         provided = assets / target.name if assets else None
-        found = provided if provided and provided.is_file() else _cached(target, root, environ, say)
+        found = provided if provided and provided.is_file() else built(target, environ, say)
         paths[target.name.replace("-", "_")] = found
     return Binaries(**paths)
 
 
-def _cached(target: Target, root: Path, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
+def built(target: Target, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
+    """One program from the cache, built there if it is missing. Raises ``NoBinaries`` as ``locate`` does."""
+    cache = environ.get("PENSTOCK_CACHE") or (environ.get("XDG_CACHE_HOME") or "~/.cache") + "/penstock"
+    root = Path(cache).expanduser() / "rig"
     go = shutil.which("go", path=environ.get("PATH"))
     if go is None:
         raise NoBinaries(
@@ -142,13 +145,18 @@ def _locked(path: Path) -> Iterator[None]:
 def main() -> int:
     """Print where the programs are, building them first where needed."""
     try:
-        binaries = locate(os.environ, lambda line: print(line, file=sys.stderr, flush=True))
+        binaries = locate(os.environ, _say)
+        gateway = built(S3_GATEWAY, os.environ, _say)
     except NoBinaries as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in dataclasses.astuple(binaries):
+    for path in (*dataclasses.astuple(binaries), gateway):
         print(path)
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
