@@ -232,8 +232,7 @@ def index(table: Table) -> list[dict[str, str]]:
     """All Models and Endpoints as the catalog lists them; outside namespace ``default`` as NAMESPACE/NAME."""
     entries = []
     for key, places in table.models.items():
-        namespace = key.partition("/")[0]
-        serves = any(arm.weight and table.servers.get(f"{namespace}/{arm.workload}") for arm in places.arms)
+        serves = table.serves(key)
         reason = "" if serves else places.message or f"no server of {key} is ready"
         entries.append((key, serves, reason))
     ready = {key for key, serves, _ in entries if serves}

@@ -46,7 +46,7 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
     for key, places in table.models.items():
         of["names.map"] |= _message_name(key)
         of["routes.map"][key] = str(places.weight_of_a) if places.arms else "-1"
-        if not places.arms:
+        if not places.arms or (places.message and not table.serves(key)):
             reason = places.message or f"nothing serves {key} yet"
             of["reasons.map"][key] = base64.b64encode(reason.encode()[:2048]).decode()
         for place, arm in (("a", places.a), ("b", places.b)):

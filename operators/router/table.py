@@ -26,7 +26,7 @@ class Server:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """The arms of one Model. Both free: nothing serves it, and ``message`` says why."""
+    """The arms of one Model. Both free or without servers: nothing serves it, and ``message`` says why."""
 
     a: Arm | None = None
     b: Arm | None = None
@@ -50,6 +50,11 @@ class Table:
     servers: Mapping[str, tuple[Server, ...]] = dataclasses.field(default_factory=dict)
     catalog: Server | None = None
     """Answers for what has no server."""
+
+    def serves(self, key: str) -> bool:
+        """Whether a Model's traffic has a server to go to."""
+        namespace = key.partition("/")[0]
+        return any(arm.weight and self.servers.get(f"{namespace}/{arm.workload}") for arm in self.models[key].arms)
 
 
 def successor(

@@ -8,6 +8,7 @@ it. The pass may run at any time and any number of times.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from operators.actuators.process import fetching
 from operators.actuators.process.children import Child, Process, recorded
 from operators.api.errors import OperatorError
-from operators.api.plan import Fetch, FetchState, Key, Observation, Plan, Route, Workload, WorkloadObserved
+from operators.api.plan import Fetch, FetchState, Key, Observation, Plan, Route, Split, Workload, WorkloadObserved
 from operators.router import daemon
 from operators.router.agent import Router
 from operators.router.configuration import Listen
@@ -215,7 +216,7 @@ class ProcessActuator:
                     )
 
     def _table(self) -> Table:
-        routes = [plan.route for plan in self._plans.values() if plan.route is not None]
+        routes = [self._explained(plan.route) for plan in self._plans.values() if plan.route is not None]
         before = self._router.table
         for name, places in before.models.items():
             namespace, _, model = name.partition("/")
@@ -229,8 +230,8 @@ class ProcessActuator:
             for name, child in self._children.items():
                 workload = f"{child.process.owner.namespace}/{child.process.workload}"
                 # Where no replica is ready, one that is starting again on its port is waited for.
-                serves = child.ready if ready else child.was_ready and not child.ready and not servers.get(workload)
-                if serves and name not in self._leaving:
+                starts = child.was_ready and not child.ready and not child.hung
+                if (child.ready if ready else starts and not servers.get(workload)) and name not in self._leaving:
                     servers.setdefault(workload, []).append(child.server)
         catalog = self._children.get(_CATALOG.name)
         return successor(
@@ -239,6 +240,18 @@ class ProcessActuator:
             {name: tuple(of) for name, of in servers.items()},
             catalog.server if catalog else None,
         )
+
+    def _explained(self, route: Route | Split) -> Route | Split:
+        """The route with what clients are told while none of its servers is in the data plane."""
+        if isinstance(route, Split):
+            return route
+        arms = {arm.workload for arm in route.arms if arm.weight}
+        hung = (
+            child.message
+            for child in self._children.values()
+            if child.hung and child.process.owner.namespace == route.namespace and child.process.workload in arms
+        )
+        return dataclasses.replace(route, message=next(hung, route.message))
 
     def _may_end(self, owner: Key) -> bool:
         return owner == _CATALOG or owner in self._planned or self._is_settled

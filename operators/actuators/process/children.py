@@ -7,8 +7,10 @@ without being told anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import re
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +26,10 @@ from serving.contract import DRAIN_TIMEOUT_S, Env, Exit
 
 _PROBE_TIMEOUT_S = 2.0
 _PROBE_READY_S = 0.5
+_HUNG_S = 2 * _PROBE_TIMEOUT_S
+"""Silence after which clients are told so instead of being sent there: more than the one probe a busy machine costs."""
+_KILLED_S = 15.0
+"""Silence after which a process that was ready is killed."""
 _HEALTHY_S = 10.0
 _MAX_BACKOFF_S = 30.0
 
@@ -63,6 +69,8 @@ class Child:
         self.ready = False
         self.was_ready = False
         """It was ready on these ports: while it starts again, clients may wait for it."""
+        self.hung = False
+        """It was ready, lives, and says nothing: nobody should wait for it."""
         self.http_port = 0
         self.grpc_port = 0
         self._environment = environment
@@ -83,7 +91,7 @@ class Child:
         """Go on with a process that somebody else started; whether it is ready is known afterwards."""
         self._daemon = running
         self.http_port, self.grpc_port = running.notes["http_port"], running.notes["grpc_port"]
-        self.ready = self.was_ready = await self._answers()
+        self.ready = self.was_ready = await self._probe() is True
         self.supervise()
 
     def supervise(self) -> None:
@@ -112,28 +120,38 @@ class Child:
                     why = error.strerror if isinstance(error, OSError) else error
                     self._end(f"{self.process.command[0]} could not be started: {why}")
             if self._daemon is not None:
-                ready_for_s = await self._watch(self._daemon)
+                ready_for_s, killed = await self._watch(self._daemon)
                 failures = 0 if ready_for_s > _HEALTHY_S else failures
-                self._end(self._why(self._daemon.exit_code))
+                self._end(self._why(self._daemon.exit_code, killed))
             if not self.refused:
                 await asyncio.sleep(min(_MAX_BACKOFF_S, 0.5 * 2 ** (failures - 1)) if failures else 0)
             failures += 1
 
-    async def _watch(self, running: Daemon) -> float:
-        """Until the process has ended; gives how long it was ready."""
+    async def _watch(self, running: Daemon) -> tuple[float, str]:
+        """Until the process has ended; gives how long it was ready, and why it was killed if it was by us."""
         now = asyncio.get_running_loop().time
-        ready_since, next_probe = now(), 0.0
+        was_ready, ready_since, ready_for_s, next_probe, silent_s = self.ready, now(), 0.0, 0.0, 0.0
+        asked, killed = f"GET {self.process.ready_path}", ""
         while running.alive:
-            if now() >= next_probe:
-                ready = await self._answers()
+            if now() >= next_probe and not killed:
+                answer = await self._probe()
+                # Counted in probes: a time in which this process itself stood still is one probe's silence at most.
+                silent_s = silent_s + _PROBE_TIMEOUT_S if answer is None and was_ready else 0.0
+                ready, hung = answer is True, silent_s >= _HUNG_S
                 if ready and not self.ready:
-                    self.message, self.was_ready, ready_since = "", True, now()
-                if ready != self.ready:
-                    self.ready = ready
+                    self.message, self.was_ready, was_ready, ready_since = "", True, True, now()
+                if hung:
+                    self.message = f"{self.process.name} does not answer {asked}"
+                if silent_s >= _KILLED_S:
+                    killed = f"did not answer {asked} for {_KILLED_S:.0f} s and was killed"
+                    running.send(signal.SIGKILL)
+                if (ready, hung) != (self.ready, self.hung):
+                    self.ready, self.hung = ready, hung
                     self._changed(self.process.owner)
+                ready_for_s = now() - ready_since if ready else ready_for_s
                 next_probe = now() + (_PROBE_READY_S if ready else daemon.POLL_S)
             await asyncio.sleep(daemon.POLL_S)
-        return now() - ready_since if self.ready else 0.0
+        return ready_for_s, killed
 
     def _start(self) -> None:
         if not all(_is_free(self.process.host, port) for port in (self.http_port, self.grpc_port)):
@@ -167,21 +185,38 @@ class Child:
             self.refused = self._daemon.exit_code == Exit.REFUSED
             self._daemon.forget()
         self._daemon = None
-        self.ready = False
+        self.ready = self.hung = False
         self.message = message
         self.restarts += not self.refused
         self._changed(self.process.owner)
 
-    def _why(self, exit_code: int | None) -> str:
+    def _why(self, exit_code: int | None, killed: str) -> str:
+        if not killed and exit_code is not None and exit_code < 0:
+            names = {number.value: f" ({number.name})" for number in signal.Signals}
+            killed = f"was killed by signal {-exit_code}{names.get(-exit_code, '')}"
+        if killed:
+            words = f"{self.process.name} {killed}"
+            # Whoever reads the log must not think that it goes on; that it cannot be written is no reason to stop.
+            with contextlib.suppress(OSError), self._log.open("a") as log:
+                log.write(f"{words}\n")
+            return words
+        said = self._said()
+        if exit_code == Exit.REFUSED and said:
+            return said
         how = f"{self.process.name} ended" + ("" if exit_code is None else f" with code {exit_code}")
+        return f"{how}: {said}" if said else f"{how} and said nothing; see {self._log}"
+
+    def _said(self) -> str:
+        """The process's own last line, files of its artifact named as whoever made it knows them."""
         for file in (self._last_words, self._log):
             try:
                 lines = file.read_text(errors="replace").strip().splitlines()[-1:]
             except OSError:
                 continue
             if lines:
-                return f"{how}: {lines[0][:1024]}"
-        return f"{how} and said nothing; see {self._log}"
+                folder = self.process.environment.get(Env.MODEL_DIR)
+                return (lines[0].replace(f"{folder}/", "") if folder else lines[0])[:1024]
+        return ""
 
     def _choose_ports(self) -> None:
         self.was_ready = False
@@ -190,7 +225,8 @@ class Child:
             other.bind((self.process.host, 0))
             self.http_port, self.grpc_port = one.getsockname()[1], other.getsockname()[1]
 
-    async def _answers(self) -> bool:
+    async def _probe(self) -> bool | None:
+        """Whether it says that it is ready; None if it says nothing at all, which a closed port does not mean."""
         request = f"GET {self.process.ready_path} HTTP/1.1\r\nhost: {self.process.host}\r\nconnection: close\r\n\r\n"
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
@@ -200,7 +236,9 @@ class Child:
                     return (await reader.readline()).split()[1:2] == [b"200"]
                 finally:
                     writer.close()
-        except (OSError, TimeoutError, ValueError):
+        except TimeoutError:
+            return None
+        except (OSError, ValueError):
             return False
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from operators.api.plan import Arm, Route, Split
 from operators.router.configuration import Listen, map_text, maps, servers, structure, text
 from operators.router.table import Server, Table, successor
@@ -32,6 +34,23 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         "shares.map": {"default/e/0": "default/m", "default/e/1": "default/n"},
         "sticky.map": {"default/e": "x-user"},
     }
+
+
+@pytest.mark.parametrize(
+    ("servers_of", "message", "reasons"),
+    [
+        ({}, "hangs", {"default/m": base64.b64encode(b"hangs").decode()}),
+        ({}, "", {}),
+        ({"default/m-r1": (OURS,)}, "hangs", {}),
+        ({"default/m-r0": (OURS,)}, "hangs", {"default/m": base64.b64encode(b"hangs").decode()}),
+    ],
+)
+def test_arms_none_of_whose_servers_is_there_are_explained_where_a_reason_is_known(
+    servers_of: dict[str, tuple[Server, ...]], message: str, reasons: dict[str, str]
+) -> None:
+    arms = (Arm("m-r1", "r1", "fp32", 10_000), Arm("m-r0", "r0", "fp32", 0))
+    table = successor(Table(), [Route("default", "m", arms, message)], servers_of, CATALOG)
+    assert maps(table)["reasons.map"] == reasons
 
 
 def test_every_place_has_its_servers_once_for_each_protocol() -> None:

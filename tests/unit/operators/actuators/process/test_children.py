@@ -13,6 +13,7 @@ import pytest
 from operators.actuators.process.children import Child, Process, expand, recorded
 from operators.api.plan import Key
 from operators.router import daemon
+from serving.contract import Env
 
 OWNER = Key("Model", "default", "m")
 PROCESS = Process(
@@ -61,16 +62,31 @@ async def test_the_last_line_tells_why_a_process_ended_and_it_starts_again(tmp_p
     assert (one.message, one.refused, one.ready) == ("default/m/m-r1-0 ended with code 7: the last line", False, False)
 
 
-async def test_last_words_come_before_the_log_and_a_refusal_is_final(tmp_path: Path) -> None:
+async def test_a_refusal_is_final_and_told_in_the_words_of_the_process_alone(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib; pathlib.Path(os.environ['PENSTOCK_TERMINATION_LOG']).write_text('bad model'); "
+        "import os, pathlib; folder = os.environ['PENSTOCK_MODEL_DIR']; "
+        "pathlib.Path(os.environ['PENSTOCK_TERMINATION_LOG']).write_text(f'{folder}/m.onnx is bad; export it again'); "
         "print('noise'); raise SystemExit(3)"
     )
-    one, changed = child(tmp_path, dataclasses.replace(PROCESS, command=(sys.executable, "-c", code)))
+    process = dataclasses.replace(
+        PROCESS, command=(sys.executable, "-c", code), environment={Env.MODEL_DIR: "/data/artifacts/sha256-1"}
+    )
+    one, changed = child(tmp_path, process)
     one.supervise()
     await after(changed, lambda: one.refused)
     await one.stop()
-    assert (one.message, one.restarts) == ("default/m/m-r1-0 ended with code 3: bad model", 0)
+    assert (one.message, one.restarts) == ("m.onnx is bad; export it again", 0)
+
+
+async def test_a_signal_is_named_to_people_and_in_the_log(tmp_path: Path) -> None:
+    code = "import os, signal; print('begins', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    one, changed = child(tmp_path, dataclasses.replace(PROCESS, command=(sys.executable, "-c", code)))
+    one.supervise()
+    await after(changed, lambda: one.restarts == 1)
+    await one.stop()
+    why = "default/m/m-r1-0 was killed by signal 9 (SIGKILL)"
+    log = tmp_path / "logs" / "default" / "m" / "m-r1-0.log"
+    assert (one.message, log.read_text().splitlines()[:2]) == (why, ["begins", why])
 
 
 async def test_a_record_tells_the_next_supervisor_everything(tmp_path: Path) -> None:
