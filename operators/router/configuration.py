@@ -184,6 +184,8 @@ _KEY = (
     "http-request set-var(txn.host) req.hdr(host),host_only",
     "http-request set-var-fmt(txn.by_host) %[var(txn.host),field(2,.)]/%[var(txn.host),field(1,.)] if !named",
     "http-request set-var(txn.key) var(txn.by_host) if !named { var(txn.by_host),map(routes.map) -m found }",
+    # With a Model's host it is the Model's server that is asked.
+    f"http-request use-service prometheus-exporter if !named {{ path {contract.METRICS_PATH} }}",
     "http-request set-var-fmt(txn.key) default/%[path,field(4,/),field(1,:)]"
     " if !named !grpc { path_beg /v2/models/ /v1/models/ }",
     "http-request set-var(txn.explicit) bool(true) if !named !grpc { path,field(4,/) -m str v1 v2 }",

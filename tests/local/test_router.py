@@ -206,6 +206,28 @@ async def test_the_next_agent_finds_the_table_and_the_same_haproxy(tmp_path: Pat
             await second.stop()
 
 
+async def test_metrics_count_the_requests_of_every_server(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(table(running.table, r1))
+        for _ in range(3):
+            assert (await client.get(url(listen))).text == "r1"
+        metrics = (await client.get(f"http://127.0.0.1:{listen.http_port}/metrics")).text
+        counted = [
+            line
+            for line in metrics.splitlines()
+            if line.startswith(("haproxy_server_http_responses_total", "haproxy_backend_http_responses_total"))
+            and 'code="2xx"' in line
+            and not line.endswith(" 0")
+        ]
+        place, server = 'proxy="default:digits:a:h1"', f'server="digits-r1:{r1.port}"'
+        assert counted == [
+            f'haproxy_backend_http_responses_total{{{place},code="2xx"}} 3',
+            f'haproxy_server_http_responses_total{{{place},{server},code="2xx"}} 3',
+        ]
+        of_model = await client.get(f"http://127.0.0.1:{listen.http_port}/metrics", headers={"host": "digits.default"})
+        assert of_model.text == "r1", "with a Model's host its server is asked"
+
+
 async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
