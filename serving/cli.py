@@ -32,7 +32,7 @@ def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     try:
         return int(options.run(options, env))
     except ServingError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         _last_words(env, str(error))
         return int(error.exit)
 
@@ -42,18 +42,21 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve models over REST and gRPC")
-    serve.add_argument("paths", nargs="*", type=Path, metavar="PATH",
-                       default=[Path(env.get(Env.MODEL_DIR, contract.MODEL_DIR))],
-                       help="model file, folder with one, folder of numbered versions, or folder of such models "
-                       "(default: %(default)s)")  # fmt: skip
-    serve.add_argument("--name", default=env.get(Env.MODEL), help="name of the model, where there is only one")
-    _listening(serve, env)
-    serve.add_argument("--grpc-port", type=_port, default=env.get(Env.GRPC_PORT, str(contract.GRPC_PORT)),
-                       help="port for gRPC over HTTP/2; 0 takes a free one (default: %(default)s)")  # fmt: skip
-    serve.add_argument("--max-pending", type=_positive, default=128,
-                       help="requests that may wait for one model (default: %(default)s)")  # fmt: skip
-    serve.add_argument("--inference-timeout-s", type=_seconds, default=30.0,
-                       help="longest time to an answer, and for the trial at start (default: %(default)s)")  # fmt: skip
+    models = serve.add_argument_group("models")
+    folder = env.get(Env.MODEL_DIR, contract.MODEL_DIR)
+    models.add_argument("paths", nargs="*", type=Path, metavar="PATH", default=[Path(folder)],
+                        help="model file, folder with one, folder of numbered versions, or folder of such models "
+                        f"(default: {folder.replace('%', '%%')})")  # fmt: skip
+    models.add_argument("--name", default=env.get(Env.MODEL), help="name of the model, where there is only one")
+    listening, limits = _listening(serve, env)
+    listening.add_argument("--grpc-port", type=_port, metavar="PORT",
+                           default=env.get(Env.GRPC_PORT, str(contract.GRPC_PORT)),
+                           help="port for gRPC over HTTP/2; 0 takes a free one (default: %(default)s)")  # fmt: skip
+    limits.add_argument("--max-pending", type=_positive, default=128, metavar="COUNT",
+                        help="requests that may wait for one model (default: %(default)s)")  # fmt: skip
+    limits.add_argument("--inference-timeout-s", type=_seconds, default=30.0, metavar="SECONDS",
+                        help="longest time to an answer, and for the trial at start "
+                        "(default: %(default)g)")  # fmt: skip
     serve.set_defaults(run=_serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
@@ -71,16 +74,20 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
-    parser.add_argument(
-        "--host", default=env.get(Env.HOST, "127.0.0.1"), help="address to listen on (default: %(default)s)"
-    )
-    parser.add_argument("--http-port", type=_port, default=env.get(Env.HTTP_PORT, str(contract.HTTP_PORT)),
-                        help="port for REST; 0 takes a free one (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--max-request-bytes", type=_positive, default=64 * 2**20,
+def _listening(
+    parser: argparse.ArgumentParser, env: Mapping[str, str]
+) -> tuple[argparse._ArgumentGroup, argparse._ArgumentGroup]:
+    """What every server takes: how it listens, and its limits."""
+    listening, limits = parser.add_argument_group("listening"), parser.add_argument_group("limits")
+    listening.add_argument("--host", default=env.get(Env.HOST, "127.0.0.1"),
+                           help="address to listen on (default: %(default)s)")  # fmt: skip
+    listening.add_argument("--http-port", type=_port, default=env.get(Env.HTTP_PORT, str(contract.HTTP_PORT)),
+                           metavar="PORT", help="port for REST; 0 takes a free one (default: %(default)s)")  # fmt: skip
+    listening.add_argument("--settle-s", type=_seconds, default=0.0, metavar="SECONDS",
+                           help="how long to go on accepting after SIGTERM (default: %(default)g)")  # fmt: skip
+    limits.add_argument("--max-request-bytes", type=_positive, default=64 * 2**20, metavar="BYTES",
                         help="largest request, packed or unpacked (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--settle-s", type=_seconds, default=0.0,
-                        help="how long to go on accepting after SIGTERM (default: %(default)s)")  # fmt: skip
+    return listening, limits
 
 
 def _port(text: str) -> int:

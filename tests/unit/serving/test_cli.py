@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from serving import cli
@@ -37,6 +39,20 @@ def test_defaults_come_from_the_environment() -> None:
 
     assert (options.name, [str(path) for path in options.paths], options.host) == ("digits", ["/models"], "127.0.0.1")
     assert (options.http_port, options.grpc_port) == (81, 91)
+
+
+def test_help_shows_every_default_as_it_would_be_typed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    assert cli.main(["serve", "--help"], {"PENSTOCK_MODEL_DIR": "/100%/models"}) == Exit.OK
+
+    said = capsys.readouterr().out
+    assert re.findall(r"\(default: (.*)\)", said) == [
+        "/100%/models", "127.0.0.1", "8080", "0", "9000", "67108864", "128", "30",
+    ]  # fmt: skip
+    assert re.findall(r"^(\w+):", said, re.MULTILINE) == ["usage", "options", "models", "listening", "limits"]
 
 
 def test_an_environment_that_cannot_be_is_refused_like_an_argument(capsys: pytest.CaptureFixture[str]) -> None:

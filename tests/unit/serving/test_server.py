@@ -63,7 +63,7 @@ def test_an_artifact_that_is_refused_ends_the_process_with_its_reason_as_last_wo
 
     code, errors, words = last_words("serve", str(empty), log=tmp_path / "log")
 
-    assert (code, errors.splitlines()[-1], words) == (Exit.REFUSED, reason, reason)
+    assert (code, errors.splitlines()[-1], words) == (Exit.REFUSED, f"error: {reason}", reason)
 
 
 def test_an_endless_model_is_refused_and_never_ready(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_fetch_says_what_it_fetched_and_what_it_could_not(model: Path, tmp_pat
 
     code, errors, words = last_words("fetch", "--uri", f"{model}.gone", "--store", str(store), log=log)
     sentence = f"{model}.gone does not exist; check the URI"
-    assert (code, errors, words) == (Exit.REFUSED, sentence + "\n", sentence)
+    assert (code, errors, words) == (Exit.REFUSED, f"error: {sentence}\n", sentence)
 
 
 def test_help_costs_no_engine() -> None:
