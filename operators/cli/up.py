@@ -24,10 +24,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 
 from operators.actuators.process.actuator import ProcessActuator
+from operators.api.base import APIObject
 from operators.api.errors import OperatorError
 from operators.api.kinds import parse
 from operators.api.plan import Key
@@ -64,7 +66,7 @@ class Options:
 
 
 def main(options: Options, files: Sequence[str]) -> None:
-    """Run until SIGINT or SIGTERM; ``files`` are applied first.
+    """Run until SIGINT, SIGTERM or SIGHUP; ``files`` are applied first.
 
     Raises:
         OperatorError: a file is bad, the data directory is in use, or a port is.
@@ -83,6 +85,8 @@ class _Up:
         self._queue: Queue[Key] = Queue(Backoff(*RETRY, random.Random()))
         self._changes = view.Changes()
         self._changed: asyncio.Queue[Key] = asyncio.Queue()
+        self._stale: set[Key] = set()
+        """What was stored by an earlier run and not looked at by this one: its status is history."""
         self._store = SqliteStore.open(options.folder / "objects.db", _now, self._changed.put_nowait)
 
     async def run(self) -> None:
@@ -91,6 +95,9 @@ class _Up:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
+        # nohup has it ignored, and then it stays so.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, ended.set)
         options = self._options
         rest, grpc = f"http://{options.host}:{options.port}", f"{options.host}:{options.grpc_port}"
         async with contextlib.AsyncExitStack() as stack:
@@ -104,24 +111,24 @@ class _Up:
             for key in known:
                 self._queue.add(key)
             actuator.settle(known)
-            shown = view.choose(f"penstock serves REST at {rest}, gRPC at {grpc}; state in {options.folder}", _now)
-            stack.callback(shown.close)
+            where = f"penstock serves REST at {rest}, gRPC at {grpc}; state in {options.folder}"
+            shown = view.choose(where, view.command(sys.argv[0], options.folder, os.environ), _now)
+            stack.callback(shown.close, "ending: model servers finish what they began; what was applied is kept")
             stack.callback(datadir.withdraw, options.folder)
             reconciler = Reconciler(self._store, actuator, _now, runtimes.builtin(image="", python=sys.executable))
-            stale, looked = set(known), asyncio.Event()
+            self._stale, looked = set(known), asyncio.Event()
 
             async def reconcile(key: Key) -> float | None:
                 try:
                     return await reconciler.reconcile(key)
                 finally:
-                    stale.discard(key)
-                    if not stale:
+                    self._stale.discard(key)
+                    if not self._stale:
                         looked.set()
                     await self._tell(key, shown)
 
             async def announce() -> None:
-                # A status that an earlier run wrote is history: nobody is told of it.
-                if stale:
+                if self._stale:
                     await looked.wait()
                 datadir.announce(options.folder, dataclasses.replace(api, rest=rest, grpc=grpc))
 
@@ -132,7 +139,6 @@ class _Up:
                 await ended.wait()
                 for task in tasks:
                     task.cancel()
-            shown.event("ending: model servers finish what they began")
 
     @contextlib.asynccontextmanager
     async def _actuator(self) -> AsyncIterator[ProcessActuator]:
@@ -176,8 +182,14 @@ class _Up:
     async def _redraw(self, shown: view.View) -> None:
         while True:
             with contextlib.suppress(OperatorError):
-                shown.state([model.to_dict() for model in await self._store.list("Model")])
+                found = [o for kind in ("Model", "Endpoint") for o in await self._store.list(kind)]
+                shown.state([self._current(object_) for object_ in found])
             await asyncio.sleep(REDRAW_S)
+
+    def _current(self, object_: APIObject) -> dict[str, Any]:
+        meta = object_.metadata
+        known = Key(object_.kind, meta.namespace, meta.name) not in self._stale
+        return object_.to_dict() | ({} if known else {"status": {}})
 
     @contextlib.asynccontextmanager
     async def _api(self, actuator: ProcessActuator) -> AsyncIterator[datadir.Running]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime
 import os
+import pathlib
+import shlex
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import rich.box
@@ -16,10 +20,13 @@ from rich.table import Table
 from rich.text import Text
 
 from operators.api.plan import Key
-from operators.cli import show
+from operators.cli import datadir, show
 from operators.cli.client import Object
 
 _EVENTS = 8
+_GAP = 3
+_DROPPED_FIRST = ("URL", "AGE", "REPLICAS", "REVISION", "VARIANT", "ARMS")
+"""Columns that a narrow terminal goes without, in this order."""
 
 
 class View(Protocol):
@@ -28,11 +35,11 @@ class View(Protocol):
     def event(self, line: str) -> None:
         """Something changed."""
 
-    def state(self, models: Sequence[Object]) -> None:
-        """What all Models are like now."""
+    def state(self, objects: Sequence[Object]) -> None:
+        """What all Models and Endpoints are like now; one that was not looked at yet has no status."""
 
-    def close(self) -> None:
-        """Nothing more will be told."""
+    def close(self, line: str) -> None:
+        """Nothing more will be told but this."""
 
 
 class Changes:
@@ -62,80 +69,131 @@ def _state(object_: Object) -> str:
         revision = object_["status"].get("revision")
         return f"Ready: {url}" + (f" (revision {revision})" if revision else "")
     word = "Ready" if ready["status"] == "True" else "not ready"
-    return f"{word} ({ready['reason']}): {ready['message']}"
+    return f"{word} ({ready['reason']}): {_message(object_)}"
+
+
+def _message(object_: Object) -> str:
+    """Why it is as it is; the object's own name is left out, for the line begins with it."""
+    message: str = show.condition(object_, "Ready").get("message", "")
+    return message.replace(f"{object_['kind'].lower()} {object_['metadata']['name']}: ", "")
 
 
 class Lines:
     """A line for each change, for logs and pipes."""
 
     def event(self, line: str) -> None:
-        try:
+        with _heard_or_not():
             print(line, flush=True)
-        except BrokenPipeError:
-            # Whoever read has gone; models are served all the same, and there is nothing left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def state(self, models: Sequence[Object]) -> None:
+    def state(self, objects: Sequence[Object]) -> None:
         pass
 
-    def close(self) -> None:
-        pass
+    def close(self, line: str) -> None:
+        self.event(line)
 
 
 class Screen:
-    """The Models, what happened last, and lines to paste into another terminal."""
+    """The Models and Endpoints, lines to paste into another terminal, and what happened last."""
 
-    def __init__(self, console: Console, where: str, clock: Callable[[], datetime.datetime]) -> None:
+    def __init__(self, console: Console, where: str, command: str, clock: Callable[[], datetime.datetime]) -> None:
         self._where = where
+        self._command = command
         self._clock = clock
         self._events: collections.deque[str] = collections.deque(maxlen=_EVENTS)
-        self._models: Sequence[Object] = ()
-        self._live = Live(console=console, auto_refresh=False)
+        self._objects: Sequence[Object] = ()
+        self._console = console
+        # A screen of its own is drawn whole each time, whatever the size of the terminal is by then.
+        self._live = Live(console=console, auto_refresh=False, screen=True)
         self._live.start()
 
     def event(self, line: str) -> None:
-        self._events.append(f"{self._clock().astimezone():%H:%M:%S}  {line}")
+        self._events.appendleft(f"{self._clock().astimezone():%H:%M:%S}  {line}")
         self._draw()
 
-    def state(self, models: Sequence[Object]) -> None:
-        self._models = models
+    def state(self, objects: Sequence[Object]) -> None:
+        self._objects = objects
         self._draw()
 
-    def close(self) -> None:
-        self._live.stop()
+    def close(self, line: str) -> None:
+        with _heard_or_not():
+            self._live.stop()
+            print(f"{self._where}\n{line}", flush=True)
 
     def _draw(self) -> None:
-        self._live.update(page(self._where, self._models, self._events, self._clock()), refresh=True)
+        with _heard_or_not():
+            width = self._console.width
+            shown = page(self._where, self._command, self._objects, self._events, self._clock(), width)
+            self._live.update(shown, refresh=True)
 
 
-def page(where: str, models: Sequence[Object], events: Sequence[str], now: datetime.datetime) -> RenderableType:
-    """The whole screen."""
-    head, *lines = show.rows("Model", models, now, wide=False)
-    table = Table(*head, box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for line in lines:
-        table.add_row(*(cell or "-" for cell in line))
-    parts: list[RenderableType] = [Text(where, style="bold"), table]
-    for model in models:
-        ready = show.condition(model, "Ready")
+def page(
+    where: str, command: str, objects: Sequence[Object], events: Sequence[str], now: datetime.datetime, width: int
+) -> RenderableType:
+    """The whole screen, for a terminal of ``width`` columns; ``command`` is how ``penstock`` is called."""
+    parts: list[RenderableType] = [Text(where, style="bold")]
+    for kind in ("Model", "Endpoint"):
+        found = [o for o in objects if o["kind"] == kind]
+        if found or kind == "Model":
+            parts.append(_table(kind, found, now, width))
+    for object_ in objects:
+        ready = show.condition(object_, "Ready")
         if ready and (ready["status"] != "True" or ready["reason"] != "Serving"):
-            parts.append(Text(f"{model['metadata']['name']}: {ready['message']}", style="yellow"))
-    parts += [Text(line, style="dim") for line in events]
-    serving = next((m for m in models if show.condition(m, "Ready").get("status") == "True"), None)
+            parts.append(Text(f"{object_['metadata']['name']}: {_message(object_)}", style="yellow"))
+    serving = next((o for o in objects if show.condition(o, "Ready").get("status") == "True"), None)
     if serving is not None:
-        name, url = serving["metadata"]["name"], serving["status"]["url"]
-        parts += [
-            Text(""),
-            Text(f"penstock infer {name} --input FILE", style="cyan"),
-            Text(f"curl {url}", style="cyan"),
-        ]
+        name, namespace = serving["metadata"]["name"], serving["metadata"]["namespace"]
+        asked = name if namespace == "default" else f"{namespace}/{name}"
+        hint = f"{command} infer {asked} --input FILE"
+        if len(hint) > width:  # in two lines that a shell takes for one
+            hint = f"{command} \\\n  infer {asked} --input FILE"
+        parts += [Text(""), *(Text(line, style="cyan") for line in (hint, f"curl {serving['status']['url']}"))]
     parts.append(Text("Ctrl-C ends everything; what was applied is kept.", style="dim"))
+    parts += [Text(line, style="dim") for line in events]
     return Group(*parts)
 
 
-def choose(where: str, clock: Callable[[], datetime.datetime]) -> View:
+def _table(kind: str, objects: Sequence[Object], now: datetime.datetime, width: int) -> Table:
+    head, *lines = [list(row) for row in show.rows(kind, objects, now, wide=False)]
+    for line, object_ in zip(lines, objects, strict=True):
+        if not show.condition(object_, "Ready"):
+            line[head.index("READY")] = "starting"
+    columns = dict(zip(head, zip(head, *lines, strict=True), strict=True))
+    for name in _DROPPED_FIRST:
+        if sum(max(map(len, cells)) + _GAP for cells in columns.values()) - 1 > width:
+            columns.pop(name, None)
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for cells in list(zip(*columns.values(), strict=True))[1:]:
+        table.add_row(*(cell or "-" for cell in cells))
+    return table
+
+
+def command(typed: str, folder: pathlib.Path, environment: Mapping[str, str]) -> str:
+    """How another terminal calls the ``penstock`` that was started as ``typed``.
+
+    What it finds on its PATH needs no path, and the usual data directory need not be said.
+    """
+    path, found = pathlib.Path(typed), shutil.which("penstock", path=environment.get("PATH"))
+    on_path = path.name != "penstock" or (found is not None and path.absolute() == pathlib.Path(found).absolute())
+    usual = datadir.default({name: value for name, value in environment.items() if name != "PENSTOCK_DATA_DIR"})
+    place = "" if folder == usual else f"PENSTOCK_DATA_DIR={shlex.quote(str(folder))} "
+    return place + ("penstock" if on_path else shlex.quote(typed))
+
+
+def choose(where: str, command: str, clock: Callable[[], datetime.datetime]) -> View:
     """The screen on a terminal, lines elsewhere."""
     console = Console()
     if console.is_terminal and sys.stdout.isatty():
-        return Screen(console, where, clock)
+        return Screen(console, where, command, clock)
     print(where, flush=True)
     return Lines()
+
+
+@contextlib.contextmanager
+def _heard_or_not() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        # Whoever read has gone, or the terminal is closed; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

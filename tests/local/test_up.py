@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +22,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from tests.rig.local_mode import Local, free_port
+from tests.rig import ports
+from tests.rig.local_mode import Local
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"
 DEADLINE_S = 60.0
@@ -192,9 +196,39 @@ def test_down_ends_a_running_up(local: Local) -> None:
     assert process.wait(DEADLINE_S) == 0
 
 
+def test_a_terminal_that_is_closed_ends_everything(local: Local, tmp_path: pathlib.Path) -> None:
+    ours, theirs = os.openpty()
+    ports = ["--port", str(local.port), "--grpc-port", str(local.grpc_port)]
+    command = ["setsid", "--ctty", *local.command("up", write_yaml(tmp_path / "model.yaml"), *ports)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, text=True)
+    local.processes.append(process)
+    os.close(theirs)
+    # A terminal takes what is written only as long as somebody reads it.
+    hung_up = threading.Event()
+    reader = threading.Thread(target=_copy, args=(ours, local.folder / "up.out", hung_up))
+    reader.start()
+    local.until("up answers", lambda: process.poll() is not None or local.is_announced(process))
+    local.serving("times")
+    local.until("the screen shows it", lambda: "infer times --input FILE" in local.output())
+    hung_up.set()
+    reader.join(DEADLINE_S)
+    os.close(ours)
+    assert process.wait(DEADLINE_S) == 0
+    assert (local.children(), (local.data / "up.json").exists()) == (set(), False)
+
+
+def _copy(terminal: int, file: pathlib.Path, enough: threading.Event) -> None:
+    # Reading fails once nobody has the other side open any more.
+    with file.open("wb") as copy, contextlib.suppress(OSError):
+        while not enough.is_set():
+            if select.select([terminal], [], [], 0.1)[0]:
+                copy.write(os.read(terminal, 65536))
+                copy.flush()
+
+
 def test_a_second_up_on_the_same_directory_is_refused(local: Local) -> None:
     process = local.up()
-    code, _, error = local("up", "--port", str(free_port()), "--grpc-port", str(free_port()))
+    code, _, error = local("up", "--port", str(ports.free(1)[0]), "--grpc-port", str(ports.free(1)[0]))
     assert (code, error) == (
         1,
         f"error: `penstock up` runs on {local.data} already (process {process.pid}); "
@@ -206,7 +240,7 @@ def test_a_second_up_on_the_same_directory_is_refused(local: Local) -> None:
 def test_a_port_in_use_is_named_and_nothing_is_left_running(local: Local, option: str, other: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
-        code, _, error = local("up", option, str(taken), other, str(free_port()))
+        code, _, error = local("up", option, str(taken), other, str(ports.free(1)[0]))
     assert code == 1
     assert error == f"error: port {taken} of 127.0.0.1 is in use; choose another with {option}\n"
     assert local.children() == set()

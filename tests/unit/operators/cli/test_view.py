@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pathlib
 from typing import Any
 
 from rich.console import Console
@@ -45,7 +46,7 @@ def test_a_line_is_told_when_something_a_person_wants_to_know_is_new() -> None:
     ]
     assert [changes.line(DIGITS, state) for state in states] == [
         "model default/digits applied",
-        "model default/digits not ready (Preparing): model digits: variant fp32: being fetched",
+        "model default/digits not ready (Preparing): variant fp32: being fetched",
         None,
         f"model default/digits Ready: {URL} (revision 1a2b3c4d)",
         "model default/digits Ready (ServingPrevious): revision 1a2b3c4d goes on serving; wrong digest",
@@ -55,23 +56,71 @@ def test_a_line_is_told_when_something_a_person_wants_to_know_is_new() -> None:
     ]
 
 
-def test_the_screen_shows_models_events_and_lines_to_paste() -> None:
-    console = Console(width=110, file=None, record=True, force_terminal=False)
-    serving = model("True", "ServingPrevious", "revision 1a2b3c4d goes on serving; wrong digest", "1a2b3c4d")
+def endpoint() -> dict[str, Any]:
+    message = "endpoint reader: no arm has a serving model"
+    condition = {"type": "Ready", "status": "False", "reason": "NoArmAnswers", "message": message}
+    return {
+        "kind": "Endpoint",
+        "metadata": {"name": "reader", "namespace": "default", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {"arms": [{"name": "a", "model": "digits", "weight": 100}]},
+        "status": {"conditions": [condition], "url": "http://127.0.0.1:8080/default/reader"},
+    }
+
+
+def shown(objects: list[dict[str, Any]], events: list[str], width: int) -> list[str]:
+    console = Console(width=width, file=None, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(view.page("penstock serves", [serving], ["03:14:05  model default/digits applied"], NOW))
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    assert lines == [
+        console.print(view.page("penstock serves", ".venv/bin/penstock", objects, events, NOW, width))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_the_screen_shows_objects_lines_to_paste_and_events() -> None:
+    serving = model("True", "ServingPrevious", "revision 1a2b3c4d goes on serving; wrong digest", "1a2b3c4d")
+    assert shown([serving, endpoint()], ["03:14:05  model default/digits applied"], 110) == [
         "penstock serves",
         "",
         " NAME     READY   VARIANT   REVISION   REPLICAS   URL                                    AGE",
         " ───────────────────────────────────────────────────────────────────────────────────────────",
         " digits   True    fp32      1a2b3c4d   1/1        http://127.0.0.1:8080/default/digits   10m",
         "",
-        "digits: revision 1a2b3c4d goes on serving; wrong digest",
-        "03:14:05  model default/digits applied",
         "",
-        "penstock infer digits --input FILE",
+        " NAME     READY   ARMS    URL                                    AGE",
+        " ───────────────────────────────────────────────────────────────────",
+        " reader   False   a=100   http://127.0.0.1:8080/default/reader   10m",
+        "",
+        "digits: revision 1a2b3c4d goes on serving; wrong digest",
+        "reader: no arm has a serving model",
+        "",
+        ".venv/bin/penstock infer digits --input FILE",
         "curl http://127.0.0.1:8080/default/digits",
         "Ctrl-C ends everything; what was applied is kept.",
+        "03:14:05  model default/digits applied",
+    ]
+
+
+def test_a_narrow_screen_goes_without_urls_first_and_keeps_name_and_ready() -> None:
+    serving = model("True", "Serving", "revision 1a2b3c4d (fp32) serves", "1a2b3c4d")
+    assert [shown([serving], [], width)[2].split() for width in (93, 60, 17)] == [
+        ["NAME", "READY", "VARIANT", "REVISION", "REPLICAS", "URL", "AGE"],
+        ["NAME", "READY", "VARIANT", "REVISION", "REPLICAS", "AGE"],
+        ["NAME", "READY"],
+    ]
+
+
+def test_what_was_not_looked_at_yet_is_starting() -> None:
+    assert shown([model() | {"status": {}}], [], 110)[4].split() == ["digits", "starting", "-", "-", "0/1", "-", "10m"]
+
+
+def test_a_command_to_paste_is_the_one_that_was_typed(tmp_path: pathlib.Path) -> None:
+    installed = tmp_path / "bin" / "penstock"
+    installed.parent.mkdir()
+    installed.write_text("#!/bin/sh\n")
+    installed.chmod(0o755)
+    environment = {"PATH": str(installed.parent), "XDG_STATE_HOME": "/state"}
+    usual, other = pathlib.Path("/state/penstock"), pathlib.Path("/other one")
+    typed = [(str(installed), usual), (".venv/bin/penstock", usual), ("main.py", other)]
+    assert [view.command(name, folder, environment) for name, folder in typed] == [
+        "penstock",
+        ".venv/bin/penstock",
+        "PENSTOCK_DATA_DIR='/other one' penstock",
     ]
