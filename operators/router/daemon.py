@@ -7,6 +7,7 @@ for ours. Whether it lives is asked, not awaited: only a parent can await, and a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -100,15 +101,13 @@ def start(
 
 def adopt(record: Path) -> Daemon | None:
     """The process of a record, if it still runs; a record whose process is gone is deleted."""
-    try:
+    # A record that cannot be read names no process, as one whose process has gone.
+    with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
         found = json.loads(record.read_text())
         process = psutil.Process(found["pid"])
-        if _born(process) == found["born"]:
-            daemon = Daemon(process, record, found["notes"])
-            if daemon.alive:
-                return daemon
-    except (OSError, ValueError, KeyError, psutil.Error):
-        pass
+        daemon = Daemon(process, record, found["notes"])
+        if _born(process) == found["born"] and daemon.alive:
+            return daemon
     record.unlink(missing_ok=True)
     return None
 

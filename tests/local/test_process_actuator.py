@@ -44,28 +44,13 @@ from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 from operators.planning import runtimes
 from operators.router.agent import bundled
 from operators.router.configuration import Listen
+from tests.rig import ports
+from tests.rig.waiting import until
 
 DEADLINE_S = 60.0
 BUILTIN = runtimes.builtin("none", sys.executable)[runtimes.ONNXRUNTIME]
 SIZE = 175_000
 """float32 numbers: a tensor of 700 KB."""
-
-
-async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not await holds():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not so after {DEADLINE_S} s") from None
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def artifact(folder: Path, name: str = "model") -> Path:
@@ -174,7 +159,7 @@ def plan_for(
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, listen: Listen | None = None) -> AsyncIterator[Local]:
-    listen = listen or Listen("127.0.0.1", *free_ports(2))
+    listen = listen or Listen("127.0.0.1", *ports.free(2))
     notified: list[Key] = []
     actuator = ProcessActuator(
         folder,
@@ -616,7 +601,7 @@ async def elsewhere(folder: Path, http_port: int, grpc_port: int) -> None:
 
 @pytest.fixture
 async def killed(tmp_path: Path) -> AsyncIterator[Elsewhere]:
-    folder, (http_port, grpc_port) = tmp_path / "data", free_ports(2)
+    folder, (http_port, grpc_port) = tmp_path / "data", ports.free(2)
     folder.mkdir()
     command = [sys.executable, "-m", "tests.local.test_process_actuator", folder, http_port, grpc_port]
     with subprocess.Popen([str(part) for part in command], cwd=Path(__file__).parents[2]) as process:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -19,25 +19,10 @@ from operators.api.plan import Arm, Route, RouteObserved
 from operators.router.agent import Router, bundled
 from operators.router.configuration import Listen
 from operators.router.table import Server, Table, successor
+from tests.rig import ports
+from tests.rig.waiting import until
 
 DEADLINE_S = 30.0
-
-
-async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not await holds():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not so after {DEADLINE_S} s") from None
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Backend:
@@ -77,7 +62,7 @@ def router(folder: Path, listen: Listen) -> Router:
 
 @pytest.fixture
 def listen() -> Listen:
-    return Listen("127.0.0.1", *free_ports(2))
+    return Listen("127.0.0.1", *ports.free(2))
 
 
 @pytest.fixture
@@ -234,7 +219,7 @@ async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        [grpc_port] = free_ports(1)
+        [grpc_port] = ports.free(1)
         with pytest.raises(Unreachable) as found:
             await router(tmp_path / "router", Listen("127.0.0.1", port, grpc_port)).start()
     assert re.fullmatch(

@@ -12,7 +12,6 @@ import ctypes
 import dataclasses
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.rig import ports
 from tests.rig.binaries import Binaries
 
 START_DEADLINE_S = 90
@@ -100,7 +100,7 @@ def running(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
 
 
 def _start_etcd(stack: contextlib.ExitStack, binaries: Binaries, folder: Path) -> str:
-    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
+    client, peer = (f"http://127.0.0.1:{port}" for port in ports.free(2))
     process = _start(
         stack,
         folder / "etcd.log",
@@ -119,7 +119,7 @@ def _start_etcd(stack: contextlib.ExitStack, binaries: Binaries, folder: Path) -
 
 
 def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Path, etcd_url: str) -> ControlPlane:
-    (port,) = _free_ports(1)
+    (port,) = ports.free(1)
     certificates = folder / "certificates"
     # The API server signs for itself; the file it writes holds the authority too.
     plane = ControlPlane(
@@ -232,11 +232,3 @@ def _answers(url: str, token: str = "", ca_file: Path | None = None) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

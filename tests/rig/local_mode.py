@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import threading
@@ -18,14 +17,9 @@ import psutil
 
 from operators.cli import datadir, kinds
 from operators.cli.client import LocalClient
+from tests.rig import ports
 
 DEADLINE_S = 60.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclasses.dataclass
@@ -115,7 +109,8 @@ class Local:
 @contextlib.contextmanager
 def running(folder: pathlib.Path) -> Iterator[Local]:
     """Local mode in ``folder``; whatever is left running at the end is ended."""
-    made = Local(folder, free_port(), free_port())
+    port, grpc_port = ports.free(2)
+    made = Local(folder, port, grpc_port)
     yield made
     for process in made.processes:
         if process.poll() is None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 
-from tests.rig.local_mode import free_port
+from tests.rig import ports
 
 DEADLINE_S = 60.0
 _ACCESS, _SECRET, _REGION = "rig-access", "rig-secret", "us-east-1"
@@ -39,7 +39,8 @@ class Server:
 def running(binary: pathlib.Path, folder: pathlib.Path) -> Iterator[Server]:
     """The server with an empty bucket ``models``, until the block ends."""
     (folder / "models").mkdir(parents=True)
-    server = Server(folder, free_port())
+    (port,) = ports.free(1)
+    server = Server(folder, port)
     command = [str(binary), "--quiet", "--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
     command += ["--port", f"127.0.0.1:{server.port}", "posix", "--nometa", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
