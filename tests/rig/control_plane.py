@@ -22,6 +22,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from tests.rig import ports
 from tests.rig.binaries import Binaries
 
@@ -135,7 +138,8 @@ def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Pa
     )
     token_file.chmod(0o600)
     key = folder / "service-account.key"
-    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key.write_bytes(rsa.generate_private_key(65537, 2048).private_bytes(*form))
     process = _start(
         stack,
         folder / "kube-apiserver.log",
