@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import json
+import os
 import pathlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,10 @@ class Target:
     """The command was called as a plugin of kubectl."""
 
 
+class NothingRuns(OperatorError):
+    """No ``penstock up`` runs on the data directory, and no cluster is set up."""
+
+
 def choose(target: Target, environment: Mapping[str, str]) -> Client:
     """The cluster that the command line names, else a running ``penstock up``, else a cluster that is set up.
 
@@ -73,14 +78,34 @@ def choose(target: Target, environment: Mapping[str, str]) -> Client:
         return LocalClient(running)
     if not kubeconfig and not in_cluster:
         if named:
-            raise OperatorError("no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG")
-        raise OperatorError(
+            missing = "no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG"
+            if target.namespace and not target.cluster:
+                missing += "; with `penstock up`, write NAMESPACE/NAME instead of --namespace"
+            raise OperatorError(missing)
+        if left := datadir.left(target.data_dir):
+            raise NothingRuns(
+                f"no `penstock up` runs on {target.data_dir}, but processes of an earlier one do ({left}): "
+                "start `penstock up` again, which goes on with them, or end them with `penstock down`"
+            )
+        raise NothingRuns(
             f"no `penstock up` runs on {target.data_dir}, and no cluster is set up: "
             "start `penstock up`, or name a cluster with --kubeconfig"
         )
+    if kubeconfig:
+        check(kubeconfig)
     from operators.cli.cluster import ClusterClient  # the Kubernetes client takes most of a second to import
 
     return ClusterClient.open(kubeconfig, target.context, target.namespace)
+
+
+def check(kubeconfig: str) -> None:
+    """See that there is a file; the official client speaks of missing keys instead.
+
+    Raises:
+        OperatorError: there is none.
+    """
+    if not any(pathlib.Path(path).expanduser().is_file() for path in kubeconfig.split(os.pathsep)):
+        raise OperatorError(f"kubeconfig {kubeconfig}: no such file; name another with --kubeconfig")
 
 
 def apply(client: Client, data: Object) -> str:
@@ -145,7 +170,7 @@ class LocalClient:
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(
                 f"`penstock up` (process {self.running.pid}) does not answer at {self.running.url}: {error}; "
-                "start it again"
+                "start it again, or end what it left running with `penstock down`"
             ) from error
         if response.status >= 400:
             raise refused(response.status, response.read())

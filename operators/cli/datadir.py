@@ -84,6 +84,23 @@ def withdraw(folder: pathlib.Path) -> None:
     (folder / "up.json").unlink(missing_ok=True)
 
 
+def records(folder: pathlib.Path) -> list[pathlib.Path]:
+    """What names each process that works for this data directory: the router first, then its servers."""
+    router = folder / "router" / "haproxy.json"
+    return ([router] if router.exists() else []) + sorted((folder / "children").rglob("*.json"))
+
+
+def left(folder: pathlib.Path) -> int:
+    """How many processes there still are of those that a ``penstock up`` started; nothing is changed."""
+    alive = 0
+    for record in records(folder):
+        # Good enough for advice: after a restart of the machine the id may be another's.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            os.kill(json.loads(record.read_text())["pid"], 0)
+            alive += 1
+    return alive
+
+
 def running(folder: pathlib.Path) -> Running | None:
     """The ``penstock up`` that runs on this data directory, if there is one."""
     try:

@@ -86,7 +86,9 @@ def _add(api: fastapi.FastAPI, store: SqliteStore, kind: kinds.Kind) -> None:
         return JSONResponse(_wire(now), 201 if outcome is Outcome.CREATED else 200)
 
     async def delete(request: fastapi.Request) -> fastapi.Response:
-        await store.delete(_key(kind, request))
+        key = _key(kind, request)
+        await _found(store, key)
+        await store.delete(key)
         return JSONResponse({"apiVersion": "v1", "kind": "Status", "status": "Success"})
 
     collections = [kind.path(None)] + ([kind.path("{namespace}")] if kind.namespaced else [])
@@ -108,7 +110,8 @@ def _key(kind: kinds.Kind, request: fastapi.Request) -> Key:
 async def _found(store: SqliteStore, key: Key) -> APIObject:
     found = await store.get(key)
     if found is None:
-        raise NotFound(f"{key} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do")
+        name = f"{key.namespace}/{key.name}" if KINDS[key.kind].namespaced else key.name
+        raise NotFound(f"{key.kind} {name} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do")
     return found
 
 

@@ -26,10 +26,28 @@ app = typer.Typer(
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def up(
     files: Annotated[list[str] | None, typer.Argument(metavar="[FILE…]", help="YAML files to apply first.")] = None,
-    data_dir: verbs.DataDir = None,
+    data_dir: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Directory to keep objects, models and logs in.", show_default=verbs.DATA_DIR),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)] = 9000,
@@ -46,7 +64,7 @@ def down(data_dir: verbs.DataDir = None) -> None:
     """End a running `penstock up`, or what a crashed one left running."""
     from operators.cli import up as running
 
-    running.down(data_dir.absolute() if data_dir else datadir.default(os.environ))
+    print(running.down(data_dir.absolute() if data_dir else datadir.default(os.environ)))
 
 
 verbs.add_to(app)

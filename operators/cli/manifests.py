@@ -82,6 +82,7 @@ def _sha256(path: pathlib.Path) -> str:
 def _documents(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], str, pathlib.Path]]:
     """Each document, where it stands, and the folder its relative paths begin at."""
     for given in paths:
+        empty = True
         for name, file in _files(given):
             try:
                 text = sys.stdin.read() if file is None else file.read_text()
@@ -89,7 +90,13 @@ def _documents(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], str, path
                 raise BadManifest(f"{name}: cannot be read: {_words(error)}") from error
             folder = pathlib.Path.cwd() if file is None else file.absolute().parent
             for data, where in _parsed(text, name):
+                empty = False
                 yield data, where, folder
+        if empty:
+            raise BadManifest(
+                f"{'standard input' if given == STDIN else given}: holds no object; "
+                "give YAML with apiVersion, kind, metadata and spec"
+            )
 
 
 def _files(given: str) -> list[tuple[str, pathlib.Path | None]]:

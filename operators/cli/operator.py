@@ -28,6 +28,7 @@ from operators.actuators.kubernetes.resources import (
     Children,
 )
 from operators.api.plan import Key
+from operators.cli import client
 from operators.planning import runtimes
 from operators.reconcile import Reconciler, affected
 from operators.runtime import health
@@ -72,7 +73,13 @@ class Settings:
 
 
 def run(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Gives the exit code."""
+    """Run until SIGTERM or SIGINT. Gives the exit code.
+
+    Raises:
+        OperatorError: there is no such kubeconfig.
+    """
+    if settings.kubeconfig:
+        client.check(settings.kubeconfig)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         asyncio.run(_run(settings))

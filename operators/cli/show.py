@@ -78,7 +78,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ),
         (
             "Revisions",
-            ("NAME", "VARIANT", "STATE", "WEIGHT", "READY", "SINCE", "DIGEST", "MESSAGE"),
+            ("NAME", "VARIANT", "STATE", "WEIGHT", "READY", "RESTARTS", "SINCE", "DIGEST", "MESSAGE"),
             (
                 (
                     r["name"],
@@ -86,6 +86,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
                     r["state"],
                     f"{100 * r.get('weight', 0) / _FULL_WEIGHT:g} %",
                     str(r.get("readyReplicas", 0)),
+                    str(r.get("restarts", "")),
                     age(r["since"], now),
                     short(r.get("recipe", {}).get("digest")),
                     r.get("message", ""),

@@ -208,32 +208,41 @@ class _Up:
             await serving
 
 
-def down(folder: pathlib.Path) -> None:
-    """End a running ``penstock up`` on ``folder``, or what one that was killed left running.
+def down(folder: pathlib.Path) -> str:
+    """End a running ``penstock up`` on ``folder``, or what one that was killed left running; says what was ended.
 
     Raises:
         OperatorError: it does not end.
     """
+    nothing = f"nothing was running on {folder}"
     if not folder.exists():
-        return
+        return nothing
     if (running := datadir.running(folder)) is not None:
         os.kill(running.pid, signal.SIGTERM)
     deadline, pause = time.monotonic() + END_TIMEOUT_S, threading.Event()
     while True:
         try:
             with datadir.locked(folder):
-                return asyncio.run(_end_left(folder))
+                ended = asyncio.run(_end_left(folder))
+            break
         except datadir.InUse as error:
             if time.monotonic() > deadline:
                 raise OperatorError(f"{error}; it did not end within {END_TIMEOUT_S} s") from error
             pause.wait(0.1)
+    if running is not None:
+        return f"ended `penstock up` (process {running.pid}) and all it ran"
+    return f"ended what an earlier `penstock up` left running (processes: {ended})" if ended else nothing
 
 
-async def _end_left(folder: pathlib.Path) -> None:
-    """The router first, so that nobody sends what a server can no longer answer."""
-    for records in ([folder / "router" / "haproxy.json"], sorted((folder / "children").rglob("*.json"))):
-        found = [left for record in records if (left := daemon.adopt(record)) is not None]
+async def _end_left(folder: pathlib.Path) -> int:
+    """The router first, so that nobody sends what a server can no longer answer; how many were ended."""
+    records, ended = datadir.records(folder), 0
+    router = [record for record in records if record.parent.name == "router"]
+    for group in (router, [record for record in records if record not in router]):
+        found = [left for record in group if (left := daemon.adopt(record)) is not None]
         await asyncio.gather(*(left.end(DRAIN_TIMEOUT_S) for left in found))
+        ended += len(found)
+    return ended
 
 
 def _haproxy() -> pathlib.Path:

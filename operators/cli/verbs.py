@@ -14,15 +14,18 @@ import typer
 
 from operators.api.errors import NotFound, OperatorError
 from operators.cli import datadir, kinds, show
-from operators.cli.client import Client, Object, Target, apply, choose
+from operators.cli.client import Client, NothingRuns, Object, Target, apply, choose
 
 WATCH_S = 1.0
+DATA_DIR = "PENSTOCK_DATA_DIR, or ~/.local/state/penstock"
+"""What is meant where no --data-dir is given."""
 
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig: act in a cluster.")]
 Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig file: act in a cluster.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace: act in a cluster.")]
 DataDir = Annotated[
-    pathlib.Path | None, typer.Option("--data-dir", help="Data directory of the `penstock up` to act on.")
+    pathlib.Path | None,
+    typer.Option("--data-dir", help="Data directory of the `penstock up` to act on.", show_default=DATA_DIR),
 ]
 Files = Annotated[list[str] | None, typer.Option("--file", "-f", help="YAML file, folder of them, or -.")]
 KindWord = Annotated[str, typer.Argument(metavar="KIND", help="models, endpoints or runtimes.")]
@@ -51,6 +54,7 @@ def connect(
 def apply_(
     ctx: typer.Context,
     file: Files = None,
+    words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
@@ -59,6 +63,8 @@ def apply_(
     """Create or change objects as YAML files say."""
     from operators.cli import manifests
 
+    if words:
+        raise typer.BadParameter(f"write -f before each file: apply {' '.join(f'-f {word}' for word in words)}")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
     failed = False
     for manifest in manifests.load(_given(file), client.namespace or "default"):
@@ -73,8 +79,9 @@ def apply_(
 
 def delete(
     ctx: typer.Context,
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="models, endpoints or runtimes.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="KIND NAME…", help="models, endpoints or runtimes, and names.")
+    ] = None,
     file: Files = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -84,12 +91,12 @@ def delete(
     """Delete objects, with all that was made for them."""
     from operators.cli import manifests
 
-    if (kind is None or name is None) == (not file):
+    named = _named(words or [])
+    if bool(named) == bool(file):
         raise typer.BadParameter("give either KIND and NAME, or -f FILE")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    if kind is not None and name is not None:
-        meant = [(_kind(kind), *_split(name, client))]
-    else:
+    meant = [(which, *_split(name, client)) for which, name in named]
+    if not meant:
         meant = manifests.names(_given(file), client.namespace or "default")
     failed = False
     for which, place, called in meant:
@@ -117,11 +124,21 @@ def get(
     """Show objects, a line each."""
     if output not in ("", "wide", "json", "yaml"):
         raise typer.BadParameter(f"{output!r}; choose wide, json or yaml", param_hint="-o")
-    which, client = _kind(kind), connect(ctx, context, kubeconfig, namespace, data_dir)
+    named = _named([kind] if name is None else [kind, name])
+    which, name = named[0] if named else (_kind(kind), None)
+    client = connect(ctx, context, kubeconfig, namespace, data_dir)
     pause, seen, head = threading.Event(), dict[str, Object](), True
     while True:
-        found = client.list(which, client.namespace) if name is None else [client.get(which, *_split(name, client))]
+        try:
+            found = client.list(which, client.namespace) if name is None else [_get(client, which, name)]
+        except NotFound:
+            if head:
+                raise
+            found = []
         fresh = [o for o in found if seen.get(o["metadata"]["uid"]) != o]
+        for gone in seen.keys() - {o["metadata"]["uid"] for o in found}:
+            line = f"{which.plural}/{seen[gone]['metadata']['name']} deleted"
+            print(line, file=sys.stderr if output in ("json", "yaml") else sys.stdout, flush=True)
         seen = {o["metadata"]["uid"]: o for o in found}
         if fresh or head:
             text = _rendered(which, fresh, output, one=name is not None)
@@ -135,15 +152,18 @@ def get(
 def describe(
     ctx: typer.Context,
     kind: KindWord,
-    name: Name,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show one object with its conditions, variants and revisions, and why each is as it is."""
+    named = _named([kind] if name is None else [kind, name])
+    if not named:
+        raise typer.BadParameter("give the name as well", param_hint="NAME")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    print(show.describe(client.get(_kind(kind), *_split(name, client)), _now()), end="")
+    print(show.describe(_get(client, *named[0]), _now()), end="")
 
 
 def logs(
@@ -156,7 +176,14 @@ def logs(
     data_dir: DataDir = None,
 ) -> None:
     """Show what the servers of a Model wrote."""
-    client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    try:
+        client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    except NothingRuns:
+        # What the servers of an earlier run wrote is still there.
+        folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
+        if not _print_stored(folder, name, follow):
+            raise
+        return
     served = _served(client, name)
     if served["kind"] == "Endpoint":
         models = ", ".join(dict.fromkeys(arm["model"] for arm in served["spec"]["arms"]))
@@ -203,6 +230,39 @@ def infer(
         print(inference.as_text(answer, found), end="")
 
 
+def _print_stored(folder: pathlib.Path, name: str, follow: bool) -> bool:
+    """Print the log files of a Model, if there are any."""
+    import asyncio
+
+    from operators.cli import logs as stored
+
+    namespace, _, model = name.rpartition("/")
+    place = folder / "logs" / (namespace or "default") / model
+
+    def files() -> list[pathlib.Path]:
+        return sorted(place.glob("*.log"), key=lambda file: file.stat().st_mtime)
+
+    async def show_all() -> None:
+        async for piece in stored.stream(files, follow):
+            print(piece.decode(errors="replace"), end="", flush=True)
+
+    if not files():
+        return False
+    asyncio.run(show_all())
+    return True
+
+
+def _get(client: Client, kind: kinds.Kind, name: str) -> Object:
+    try:
+        return client.get(kind, *_split(name, client))
+    except NotFound:
+        from operators.planning import runtimes
+
+        if kind.kind == "ServingRuntime" and name in runtimes.BUILTIN_NAMES:
+            raise NotFound(f"ServingRuntime {name} is built in: Models use it without there being an object") from None
+        raise
+
+
 def _served(client: Client, name: str) -> Object:
     """The Model of this name, else the Endpoint."""
     namespace, bare = _split(name, client)
@@ -242,6 +302,13 @@ def _kind(word: str) -> kinds.Kind:
     if found is None:
         raise typer.BadParameter(f"{word!r}; choose models, endpoints or runtimes", param_hint="KIND")
     return found
+
+
+def _named(words: list[str]) -> list[tuple[kinds.Kind, str]]:
+    """Kinds and names in ``KIND NAME…`` or ``KIND/NAME…``."""
+    if words and "/" not in words[0]:
+        return [(_kind(words[0]), name) for name in words[1:]]
+    return [(_kind(kind), name) for kind, _, name in (word.partition("/") for word in words)]
 
 
 def _split(name: str, client: Client) -> tuple[str, str]:

@@ -23,6 +23,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.rig import ports
+from operators.cli import datadir
 from tests.rig.local_mode import Local
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"
@@ -101,7 +102,12 @@ def test_from_one_yaml_to_answers_to_the_next_revision_to_nothing(local: Local, 
         [10, 20, 30],
     )
 
-    assert local("delete", "model", "times") == (0, "models/times deleted\n", "")
+    assert local("get", "model/times")[1].split()[:8:7] == ["NAME", "times"]
+    assert local("delete", "model", "times", "none") == (
+        1,
+        "models/times deleted\n",
+        "error: Model default/none does not exist; `penstock get models` lists those that do\n",
+    )
     local.until("the route is gone", lambda: httpx.get(url).status_code == 404)
     assert local("get", "models") == (0, "no models here; `penstock apply -f FILE` makes one\n", "")
 
@@ -186,13 +192,27 @@ def test_down_ends_what_a_killed_up_left(local: Local, tmp_path: pathlib.Path) -
     process.kill()
     process.wait(DEADLINE_S)
     assert local.children()
-    assert local("down")[0] == 0
+    left = datadir.left(local.data)
+    assert local("get", "models") == (
+        1,
+        "",
+        f"error: no `penstock up` runs on {local.data}, but processes of an earlier one do ({left}): "
+        "start `penstock up` again, which goes on with them, or end them with `penstock down`\n",
+    )
+    code, out, _ = local("down")
+    assert (code, out) == (0, f"ended what an earlier `penstock up` left running (processes: {left})\n")
     assert local.children() == set()
 
 
 def test_down_ends_a_running_up(local: Local) -> None:
     process = local.up()
-    assert local("down")[0] == 0
+    assert local("describe", "runtime", "onnxruntime") == (
+        1,
+        "",
+        "error: ServingRuntime onnxruntime is built in: Models use it without there being an object\n",
+    )
+    ended = f"ended `penstock up` (process {process.pid}) and all it ran\n"
+    assert local("down") == (0, ended, "")
     assert process.wait(DEADLINE_S) == 0
 
 
@@ -249,10 +269,7 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(local: Local, option
 def test_a_bad_file_starts_nothing_and_a_bad_object_changes_nothing(local: Local, tmp_path: pathlib.Path) -> None:
     bad = write_yaml(tmp_path / "bad.yaml", replica=2)
     gone = write_yaml(tmp_path / "gone.yaml", source={"uri": "none.onnx"})
-    unknown = (
-        f"error: {bad}, document 1, line 1: Model 'times': spec.replica: unknown field; "
-        "remove it, or see `kubectl explain` for the fields there are\n"
-    )
+    unknown = f"error: {bad}, document 1, line 1: Model 'times': spec.replica: unknown field; did you mean replicas?\n"
     missing = (
         f"error: {gone}, document 1, line 1: Model 'times': spec.source.uri: {tmp_path}/none.onnx does not exist; "
         "correct the path or put the file there\n"
@@ -322,4 +339,7 @@ def test_watching_shows_each_change(local: Local, tmp_path: pathlib.Path) -> Non
         local("apply", "-f", file)
         second = local.serving("times")
         while second not in (news := watch.stdout.readline()):
+            assert news
+        local("delete", "model", "times")
+        while (news := watch.stdout.readline()) != "models/times deleted\n":
             assert news

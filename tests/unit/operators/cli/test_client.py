@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import os
 import pathlib
 import socket
@@ -83,6 +84,26 @@ def test_with_neither_the_error_says_how_to_get_one(home: pathlib.Path) -> None:
     assert str(raised.value) == (
         f"no `penstock up` runs on {home}/data, and no cluster is set up: "
         "start `penstock up`, or name a cluster with --kubeconfig"
+    )
+
+
+def test_a_namespace_without_a_cluster_is_told_how_local_mode_names_one(home: pathlib.Path) -> None:
+    with pytest.raises(OperatorError) as raised:
+        client.choose(Target(up(home / "data", os.getpid()), namespace="team"), {})
+    assert str(raised.value) == (
+        "no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG; "
+        "with `penstock up`, write NAMESPACE/NAME instead of --namespace"
+    )
+
+
+def test_what_a_crashed_up_left_running_is_told(home: pathlib.Path) -> None:
+    (home / "data/children").mkdir(parents=True)
+    (home / "data/children/digits.json").write_text(json.dumps({"pid": os.getpid()}))
+    with pytest.raises(OperatorError) as raised:
+        client.choose(Target(home / "data"), {})
+    assert str(raised.value) == (
+        f"no `penstock up` runs on {home}/data, but processes of an earlier one do (1): "
+        "start `penstock up` again, which goes on with them, or end them with `penstock down`"
     )
 
 
@@ -188,6 +209,8 @@ def test_refusals_are_the_same_errors_as_in_process(local: LocalClient) -> None:
         local.get(MODEL, "default", "digits")
     with pytest.raises(NotFound, match="Model default/digits does not exist"):
         list(local.logs("default", "digits", False))
+    with pytest.raises(NotFound, match=r"^ServingRuntime triton does not exist; `penstock get servingruntimes` lists"):
+        local.delete(kinds.of("ServingRuntime"), "default", "triton")
 
 
 def test_nobody_without_the_token_is_answered(local: LocalClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -30,6 +31,8 @@ def nowhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
         (["delete", "model"], "give either KIND and NAME, or -f FILE"),
         (["delete", "model", "digits", "-f", "model.yaml"], "give either KIND and NAME, or -f FILE"),
         (["infer", "digits", "--input", "seven.png", "--timeout", "0"], "Invalid value for '--timeout'"),
+        (["apply", "model.yaml", "other.yaml"], "write -f before each file: apply -f model.yaml -f other.yaml"),
+        (["describe", "model"], "give the name as well"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
@@ -51,6 +54,26 @@ def test_a_failure_is_exit_code_1_and_one_line(nowhere: pathlib.Path) -> None:
         "start `penstock up`, or name a cluster with --kubeconfig\n"
     )
     assert run("get", "models") == (1, "", message)
+
+
+@pytest.mark.parametrize("command", [["get", "models"], ["operator"]])
+def test_a_kubeconfig_that_does_not_exist_is_named(nowhere: pathlib.Path, command: list[str]) -> None:
+    message = f"error: kubeconfig {nowhere}/nope: no such file; name another with --kubeconfig\n"
+    assert run(*command, "--kubeconfig", f"{nowhere}/nope") == (1, "", message)
+
+
+def test_without_anything_running_down_says_so_and_logs_are_read_from_files(nowhere: pathlib.Path) -> None:
+    folder = nowhere / ".local/state/penstock"
+    assert run("down") == (0, f"nothing was running on {folder}\n", "")
+    (folder / "logs/team/digits").mkdir(parents=True)
+    (folder / "logs/team/digits/1a2b3c4d.log").write_text("serving digits\n")
+    assert run("logs", "team/digits") == (0, "==> 1a2b3c4d.log <==\nserving digits\n", "")
+    assert run("logs", "digits")[0] == 1
+
+
+def test_the_version_is_a_command_and_an_option() -> None:
+    version = importlib.metadata.version("penstock")
+    assert [run("version"), run("--version")] == [(0, f"{version}\n", "")] * 2
 
 
 def test_a_reader_that_has_seen_enough_ends_the_output_in_silence() -> None:

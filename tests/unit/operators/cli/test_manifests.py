@@ -55,6 +55,13 @@ def test_documents_of_one_file_come_in_order_and_get_the_namespace_they_lack(tmp
     ]
 
 
+def test_a_file_without_a_document_is_an_error(tmp_path: pathlib.Path) -> None:
+    file = write(tmp_path, empty_yaml="---\n# nothing yet\n") / "empty.yaml"
+    with pytest.raises(BadManifest) as raised:
+        manifests.load([str(file)], "default")
+    assert str(raised.value) == f"{file}: holds no object; give YAML with apiVersion, kind, metadata and spec"
+
+
 def test_a_local_artifact_is_made_absolute_and_pinned_and_nothing_else_is_added(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -140,8 +147,7 @@ def test_names_need_no_valid_spec(tmp_path: pathlib.Path) -> None:
 CASES: dict[str, tuple[str, str]] = {
     "unknown field": (
         MODEL.replace("model.onnx", "s3://m") + "  replica: 2\n",
-        "{file}, document 1, line 1: Model 'digits': spec.replica: unknown field; "
-        "remove it, or see `kubectl explain` for the fields there are",
+        "{file}, document 1, line 1: Model 'digits': spec.replica: unknown field; did you mean replicas?",
     ),
     "wrong type in the second document": (
         ENDPOINT + "---\n" + MODEL.replace("model.onnx", "s3://m/m") + "  replicas: many\n",

@@ -68,7 +68,7 @@ SERVING = model(
     readyReplicas=2,
     variants=[{"name": "fp32", "state": "Selected", "digest": DIGEST, "reason": "first that can be served"}],
     revisions=[
-        revision("5e6f7a8b", "Failed", 0, "model.onnx: truncated"),
+        revision("5e6f7a8b", "Failed", 0, "model.onnx: truncated") | {"restarts": 3},
         revision("1a2b3c4d", "Serving", 10_000),
     ],
 )
@@ -156,9 +156,9 @@ Variants:
   NAME   STATE      DIGEST         WHY
   fp32   Selected   0123456789ab   first that can be served
 Revisions:
-  NAME       VARIANT   STATE     WEIGHT   READY   SINCE   DIGEST         MESSAGE
-  5e6f7a8b   fp32      Failed    0 %      0       60s     0123456789ab   model.onnx: truncated
-  1a2b3c4d   fp32      Serving   100 %    2       60s     0123456789ab   -
+  NAME       VARIANT   STATE     WEIGHT   READY   RESTARTS   SINCE   DIGEST         MESSAGE
+  5e6f7a8b   fp32      Failed    0 %      0       3          60s     0123456789ab   model.onnx: truncated
+  1a2b3c4d   fp32      Serving   100 %    2       -          60s     0123456789ab   -
 """
     )
 
