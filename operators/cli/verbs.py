@@ -35,8 +35,10 @@ Output = Annotated[str, typer.Option("--output", "-o", help="wide, json or yaml.
 
 def add_to(app: typer.Typer) -> None:
     """Make the verbs commands of ``app``."""
-    for verb in (apply_, get, describe, logs, infer, delete):
-        app.command(verb.__name__.rstrip("_"))(verb)
+    # Files without -f are taken as well, to be told of.
+    app.command("apply", context_settings={"allow_extra_args": True})(apply_)
+    for verb in (get, describe, logs, infer, delete):
+        app.command(verb.__name__)(verb)
 
 
 def connect(
@@ -54,7 +56,6 @@ def connect(
 def apply_(
     ctx: typer.Context,
     file: Files = None,
-    words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
@@ -63,8 +64,8 @@ def apply_(
     """Create or change objects as YAML files say."""
     from operators.cli import manifests
 
-    if words:
-        raise typer.BadParameter(f"write -f before each file: apply {' '.join(f'-f {word}' for word in words)}")
+    if ctx.args:
+        raise typer.BadParameter(f"write -f before each file: apply {' '.join(f'-f {word}' for word in ctx.args)}")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
     failed = False
     for manifest in manifests.load(_given(file), client.namespace or "default"):

@@ -95,7 +95,9 @@ class Lines:
 class Screen:
     """The Models and Endpoints, lines to paste into another terminal, and what happened last."""
 
-    def __init__(self, console: Console, where: str, command: str, clock: Callable[[], datetime.datetime]) -> None:
+    def __init__(
+        self, console: Console, where: str, command: Sequence[str], clock: Callable[[], datetime.datetime]
+    ) -> None:
         self._where = where
         self._command = command
         self._clock = clock
@@ -127,7 +129,12 @@ class Screen:
 
 
 def page(
-    where: str, command: str, objects: Sequence[Object], events: Sequence[str], now: datetime.datetime, width: int
+    where: str,
+    command: Sequence[str],
+    objects: Sequence[Object],
+    events: Sequence[str],
+    now: datetime.datetime,
+    width: int,
 ) -> RenderableType:
     """The whole screen, for a terminal of ``width`` columns; ``command`` is how ``penstock`` is called."""
     parts: list[RenderableType] = [Text(where, style="bold")]
@@ -143,9 +150,10 @@ def page(
     if serving is not None:
         name, namespace = serving["metadata"]["name"], serving["metadata"]["namespace"]
         asked = name if namespace == "default" else f"{namespace}/{name}"
-        hint = f"{command} infer {asked} --input FILE"
-        if len(hint) > width:  # in two lines that a shell takes for one
-            hint = f"{command} \\\n  infer {asked} --input FILE"
+        words = [*command, f"infer {asked} --input FILE"]
+        hint = " ".join(words)
+        if len(hint) > width:  # in lines that a shell takes for one
+            hint = " \\\n  ".join(words)
         parts += [Text(""), *(Text(line, style="cyan") for line in (hint, f"curl {serving['status']['url']}"))]
     parts.append(Text("Ctrl-C ends everything; what was applied is kept.", style="dim"))
     parts += [Text(line, style="dim") for line in events]
@@ -169,19 +177,19 @@ def _table(kind: str, objects: Sequence[Object], now: datetime.datetime, width: 
     return table
 
 
-def command(typed: str, folder: pathlib.Path, environment: Mapping[str, str]) -> str:
-    """How another terminal calls the ``penstock`` that was started as ``typed``.
+def command(typed: str, folder: pathlib.Path, environment: Mapping[str, str]) -> list[str]:
+    """How another terminal calls the ``penstock`` that was started as ``typed``, in words of the shell.
 
     What it finds on its PATH needs no path, and the usual data directory need not be said.
     """
     path, found = pathlib.Path(typed), shutil.which("penstock", path=environment.get("PATH"))
     on_path = path.name != "penstock" or (found is not None and path.absolute() == pathlib.Path(found).absolute())
     usual = datadir.default({name: value for name, value in environment.items() if name != "PENSTOCK_DATA_DIR"})
-    place = "" if folder == usual else f"PENSTOCK_DATA_DIR={shlex.quote(str(folder))} "
-    return place + ("penstock" if on_path else shlex.quote(typed))
+    place = [] if folder == usual else [f"PENSTOCK_DATA_DIR={shlex.quote(str(folder))}"]
+    return [*place, "penstock" if on_path else shlex.quote(typed)]
 
 
-def choose(where: str, command: str, clock: Callable[[], datetime.datetime]) -> View:
+def choose(where: str, command: Sequence[str], clock: Callable[[], datetime.datetime]) -> View:
     """The screen on a terminal, lines elsewhere."""
     console = Console()
     if console.is_terminal and sys.stdout.isatty():

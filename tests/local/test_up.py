@@ -22,8 +22,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from tests.rig import ports
 from operators.cli import datadir
+from tests.rig import ports
 from tests.rig.local_mode import Local
 
 DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"

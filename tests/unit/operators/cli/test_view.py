@@ -70,7 +70,7 @@ def endpoint() -> dict[str, Any]:
 def shown(objects: list[dict[str, Any]], events: list[str], width: int) -> list[str]:
     console = Console(width=width, file=None, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(view.page("penstock serves", ".venv/bin/penstock", objects, events, NOW, width))
+        console.print(view.page("penstock serves", [".venv/bin/penstock"], objects, events, NOW, width))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -107,6 +107,12 @@ def test_a_narrow_screen_goes_without_urls_first_and_keeps_name_and_ready() -> N
     ]
 
 
+def test_a_line_to_paste_that_is_too_long_is_broken_as_a_shell_reads_it() -> None:
+    serving = model("True", "Serving", "revision 1a2b3c4d (fp32) serves", "1a2b3c4d")
+    lines = shown([serving], [], 42)
+    assert lines[7:9] == [".venv/bin/penstock \\", "  infer digits --input FILE"]
+
+
 def test_what_was_not_looked_at_yet_is_starting() -> None:
     assert shown([model() | {"status": {}}], [], 110)[4].split() == ["digits", "starting", "-", "-", "0/1", "-", "10m"]
 
@@ -120,7 +126,7 @@ def test_a_command_to_paste_is_the_one_that_was_typed(tmp_path: pathlib.Path) ->
     usual, other = pathlib.Path("/state/penstock"), pathlib.Path("/other one")
     typed = [(str(installed), usual), (".venv/bin/penstock", usual), ("main.py", other)]
     assert [view.command(name, folder, environment) for name, folder in typed] == [
-        "penstock",
-        ".venv/bin/penstock",
-        "PENSTOCK_DATA_DIR='/other one' penstock",
+        ["penstock"],
+        [".venv/bin/penstock"],
+        ["PENSTOCK_DATA_DIR='/other one'", "penstock"],
     ]
