@@ -57,6 +57,8 @@ class Target:
     namespace: str | None = None
     cluster: bool = False
     """The command was called as a plugin of kubectl."""
+    local: bool = False
+    """The data directory was named, so a cluster that happens to be set up is not meant."""
 
 
 class NothingRuns(OperatorError):
@@ -76,17 +78,18 @@ def choose(target: Target, environment: Mapping[str, str]) -> Client:
     named = target.cluster or target.context or target.kubeconfig or target.namespace
     if not named and (running := datadir.running(target.data_dir)):
         return LocalClient(running)
-    if not kubeconfig and not in_cluster:
+    left = 0 if named else datadir.left(target.data_dir)
+    if left:
+        raise NothingRuns(
+            f"no `penstock up` runs on {target.data_dir}, but processes of an earlier one do ({left}): "
+            "start `penstock up` again, which goes on with them, or end them with `penstock down`"
+        )
+    if (not kubeconfig and not in_cluster) or (target.local and not named):
         if named:
             missing = "no cluster is set up: name a kubeconfig with --kubeconfig or KUBECONFIG"
             if target.namespace and not target.cluster:
                 missing += "; with `penstock up`, write NAMESPACE/NAME instead of --namespace"
             raise OperatorError(missing)
-        if left := datadir.left(target.data_dir):
-            raise NothingRuns(
-                f"no `penstock up` runs on {target.data_dir}, but processes of an earlier one do ({left}): "
-                "start `penstock up` again, which goes on with them, or end them with `penstock down`"
-            )
         raise NothingRuns(
             f"no `penstock up` runs on {target.data_dir}, and no cluster is set up: "
             "start `penstock up`, or name a cluster with --kubeconfig"

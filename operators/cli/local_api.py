@@ -110,8 +110,7 @@ def _key(kind: kinds.Kind, request: fastapi.Request) -> Key:
 async def _found(store: SqliteStore, key: Key) -> APIObject:
     found = await store.get(key)
     if found is None:
-        name = f"{key.namespace}/{key.name}" if KINDS[key.kind].namespaced else key.name
-        raise NotFound(f"{key.kind} {name} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do")
+        raise NotFound(f"{key} does not exist; `penstock get {KINDS[key.kind].plural}` lists those that do")
     return found
 
 

@@ -50,7 +50,8 @@ def connect(
 ) -> Client:
     """Who the command line means; ``ctx.obj`` is true where it was called as a plugin of kubectl."""
     folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
-    return choose(Target(folder, context, kubeconfig, namespace, cluster=bool(ctx.obj)), os.environ)
+    target = Target(folder, context, kubeconfig, namespace, cluster=bool(ctx.obj), local=data_dir is not None)
+    return choose(target, os.environ)
 
 
 def apply_(

@@ -19,7 +19,7 @@ import uvicorn
 from operators.api.errors import Conflict, InvalidObject, NotFound, OperatorError, Unreachable
 from operators.api.plan import Key
 from operators.cli import client, datadir, kinds, local_api
-from operators.cli.client import LocalClient, Target
+from operators.cli.client import LocalClient, NothingRuns, Target
 from operators.cli.cluster import ClusterClient
 from operators.store.sqlite import SqliteStore
 
@@ -105,6 +105,19 @@ def test_what_a_crashed_up_left_running_is_told(home: pathlib.Path) -> None:
         f"no `penstock up` runs on {home}/data, but processes of an earlier one do (1): "
         "start `penstock up` again, which goes on with them, or end them with `penstock down`"
     )
+
+
+def test_a_cluster_that_happens_to_be_set_up_is_not_meant_where_local_mode_was_named_or_crashed(
+    home: pathlib.Path,
+) -> None:
+    (home / ".kube").mkdir()
+    (home / ".kube/config").write_text(KUBECONFIG)
+    with pytest.raises(NothingRuns):
+        client.choose(Target(home / "data", local=True), {})
+    (home / "data/children").mkdir(parents=True)
+    (home / "data/children/digits.json").write_text(json.dumps({"pid": os.getpid()}))
+    with pytest.raises(NothingRuns):
+        client.choose(Target(home / "data"), {})
 
 
 def test_a_plugin_of_kubectl_means_a_cluster_and_nothing_else(home: pathlib.Path) -> None:
