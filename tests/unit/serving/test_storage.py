@@ -190,7 +190,7 @@ def test_a_process_out_of_disk_says_so_and_leaves_nothing(folder: Path, tmp_path
 
     assert (ended.returncode, ended.stderr) == (
         5,
-        f"{folder} could not be copied: {os.strerror(errno.EFBIG)}; check storage and access and try again\n",
+        f"error: {folder} could not be copied: {os.strerror(errno.EFBIG)}; check storage and access and try again\n",
     )
     assert list(store.iterdir()) == []
 
