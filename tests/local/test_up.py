@@ -220,7 +220,15 @@ def test_a_terminal_that_is_closed_ends_everything(local: Local, tmp_path: pathl
     ours, theirs = os.openpty()
     ports = ["--port", str(local.port), "--grpc-port", str(local.grpc_port)]
     command = ["setsid", "--ctty", *local.command("up", write_yaml(tmp_path / "model.yaml"), *ports)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, text=True)
+    # Where the tests themselves run under nohup, what they start would ignore the hang-up too.
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     local.processes.append(process)
     os.close(theirs)
     # A terminal takes what is written only as long as somebody reads it.
