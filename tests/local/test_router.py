@@ -16,7 +16,7 @@ import pytest
 
 from operators.api.errors import Unreachable
 from operators.api.plan import Arm, Route, RouteObserved
-from operators.router.agent import Router, bundled
+from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Server, Table, successor
 from tests.rig import ports
@@ -57,7 +57,7 @@ async def backend(name: str) -> AsyncIterator[Backend]:
 
 
 def router(folder: Path, listen: Listen) -> Router:
-    return Router(folder, listen, bundled(), os.environ, lambda: None)
+    return Router(folder, listen, haproxy(), os.environ, lambda: None)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from operators.api.base import duration_s
 from operators.api.errors import InvalidObject
 from operators.api.kinds import parse
 from operators.api.model import Model
@@ -98,8 +97,3 @@ def test_fields_of_status_that_a_newer_version_wrote_are_passed_over() -> None:
     parsed = parse({**model(), "status": {"observedGeneration": 3, "novelty": {"a": 1}}})
     assert isinstance(parsed, Model)
     assert parsed.status.observed_generation == 3
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("2m", 120), ("50ms", 0.05), ("1h30m", 5400), ("0s", 0), ("1.5s", 1.5)])
-def test_durations_are_read_as_seconds(text: str, seconds: float) -> None:
-    assert duration_s(text) == seconds
