@@ -1,7 +1,7 @@
 """How one revision replaces the next without a failed request.
 
-A revision is named by a hash of all that makes it. At most three are alive: *Serving* has the traffic,
-*Starting* gets ready beside it, *Draining* finishes what it began. Traffic moves when every wanted replica of
+A revision is named by a hash of all that makes it. At most one is *Serving* and has the traffic, one *Starting*
+gets ready beside it, and those *Draining* finish what they began. Traffic moves when every wanted replica of
 the new one answers; the old one's replicas go only when the router itself reports that none of its traffic and
 no request under way is left there. A new revision that fails stays *Failed* beside the old one, which goes on
 serving. What has served is kept as *Retired* up to the history limit, with its artifact, ready to go back to.
