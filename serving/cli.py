@@ -65,11 +65,13 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     catalog.set_defaults(run=_catalog)
 
     fetch = commands.add_parser("fetch", help="copy a model to this machine and check its digest")
-    fetch.add_argument("--uri", required=True, help="path or fsspec URI of a file or folder")
+    fetch.add_argument("--uri", required=True, help="path, fsspec URI or oci:// artifact; a file or folder")
     fetch.add_argument("--digest", help="sha256:HEX that it must have")
     where = fetch.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", type=Path, metavar="DIR", help="folder to copy into; new or empty")
     where.add_argument("--store", type=Path, metavar="DIR", help="folder in which a folder sha256-HEX is made")
+    fetch.add_argument("--plain-http", metavar="HOST,…", default=env.get(Env.PLAIN_HTTP, ""),
+                       help="OCI registries without TLS, apart from this machine's")  # fmt: skip
     fetch.set_defaults(run=_fetch)
     return parser
 
@@ -143,7 +145,11 @@ def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving import storage
 
-    fetched = storage.fetch(options.uri, options.digest, to=options.to, store=options.store)
+    access = storage.Access(
+        docker_config=Path(env.get(Env.DOCKER_CONFIG) or Path(env.get("HOME", "/"), ".docker")),
+        plain_http=frozenset(options.plain_http.split(",")) - {""},
+    )
+    fetched = storage.fetch(options.uri, options.digest, to=options.to, store=options.store, access=access)
     text = json.dumps(
         {"digest": fetched.digest, "path": str(fetched.path), "bytes": fetched.bytes, "files": fetched.files}
     )

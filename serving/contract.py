@@ -46,6 +46,10 @@ class Env(enum.StrEnum):
     HOST = "PENSTOCK_HOST"
     HTTP_PORT = "PENSTOCK_HTTP_PORT"
     GRPC_PORT = "PENSTOCK_GRPC_PORT"
+    DOCKER_CONFIG = "DOCKER_CONFIG"
+    """Folder of the ``config.json`` with the logins of OCI registries; the name is Docker's."""
+    PLAIN_HTTP = "PENSTOCK_PLAIN_HTTP"
+    """OCI registries, ``HOST:PORT`` with commas between, that ``fetch`` may speak to without TLS."""
     TERMINATION_LOG = "PENSTOCK_TERMINATION_LOG"
     """File that takes the last word of a process: why it ended, or a fetch's result. /dev/termination-log in a pod."""
 

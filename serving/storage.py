@@ -23,7 +23,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import fsspec
 
@@ -52,28 +52,40 @@ class _File:
     bytes: int
 
 
-def fetch(uri: str, digest: str | None, to: Path | None = None, store: Path | None = None) -> Fetched:
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """How sources are reached, beyond what the clients of stores find in the environment."""
+
+    docker_config: Path | None = None
+    """Folder of the ``config.json`` with the credentials of OCI registries."""
+    plain_http: frozenset[str] = frozenset()
+    """Registries (``HOST`` or ``HOST:PORT``) that are spoken to without TLS."""
+
+
+def fetch(
+    uri: str, digest: str | None, to: Path | None = None, store: Path | None = None, access: Access = Access()
+) -> Fetched:
     """Copies what ``uri`` names into the folder ``to``, or into ``store/sha256-HEX``.
 
-    ``uri`` is a path or any URI that fsspec reads. A store that already has the digest is checked and
-    not filled again. ArtifactRefused when there is nothing, when the digest is another one, or when a
-    folder holds links; StorageUnavailable when storage or disk fail.
+    ``uri`` is a path, an artifact of an ``oci://`` registry, or any URI that fsspec reads. A store that already
+    has the digest is checked and not filled again. ArtifactRefused when there is nothing, when the digest is
+    another one, or when a folder holds links; StorageUnavailable when storage or disk fail.
     """
     if digest is not None and not _DIGEST.fullmatch(digest):
         raise ArtifactRefused(f"the digest '{digest}' is none; expected sha256: and 64 lower-case hex digits")
     with _storage_errors(uri):
         if to is not None:
-            return _into(to, uri, digest)
+            return _into(to, uri, digest, access)
         assert store is not None
-        return _stored(store, uri, digest)
+        return _stored(store, uri, digest, access)
 
 
-def _into(target: Path, uri: str, digest: str | None) -> Fetched:
+def _into(target: Path, uri: str, digest: str | None, access: Access) -> Fetched:
     """Into a folder that may be a mount point, which cannot be replaced: its content is."""
     target.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     with _temporary(target) as temporary:
-        files = _copy(uri, temporary)
+        files = _copy(uri, temporary, access)
         found = _checked(uri, files, digest)
         names = {path.name for path in temporary.iterdir()}
         others = sorted({path.name for path in target.iterdir()} - names - {temporary.name})
@@ -88,13 +100,13 @@ def _into(target: Path, uri: str, digest: str | None) -> Fetched:
     return Fetched(found, target, sum(file.bytes for file in files), len(files))
 
 
-def _stored(store: Path, uri: str, digest: str | None) -> Fetched:
+def _stored(store: Path, uri: str, digest: str | None, access: Access) -> Fetched:
     store.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(store)
     if digest is not None and (there := _there(store, digest)) is not None:
         return there
     with _temporary(store) as temporary:
-        files = _copy(uri, temporary)
+        files = _copy(uri, temporary, access)
         found = _checked(uri, files, digest)
         target = _place(store, found)
         if _there(store, found) is None:
@@ -148,9 +160,9 @@ def _digest_of_folder(files: list[_File]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-def _copy(uri: str, folder: Path) -> list[_File]:
+def _copy(uri: str, folder: Path, access: Access) -> list[_File]:
     """Copies everything below ``uri``; a single file has the path ``""``."""
-    filesystem, root = fsspec.core.url_to_fs(uri)
+    filesystem, root = _opened(uri, access)
     local = "file" in filesystem.protocol if isinstance(filesystem.protocol, tuple) else filesystem.protocol == "file"
     if local:
         root = os.path.realpath(root)
@@ -170,6 +182,16 @@ def _copy(uri: str, folder: Path) -> list[_File]:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.append(dataclasses.replace(_copy_file(filesystem, source, target), path=path.as_posix()))
     return files
+
+
+def _opened(uri: str, access: Access) -> tuple[Any, str]:
+    """A file system and where in it the artifact begins."""
+    if not uri.startswith("oci://"):
+        return cast(tuple[Any, str], fsspec.core.url_to_fs(uri))
+    from serving import oci  # its HTTP client comes with an extra
+
+    artifact = oci.Artifact(uri, access.docker_config, access.plain_http)
+    return artifact, artifact.root
 
 
 def _local_files(root: str) -> list[str]:

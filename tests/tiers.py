@@ -65,10 +65,10 @@ def control_plane(environ: Environ, which: Which) -> str | None:
     return None
 
 
-def s3_gateway(environ: Environ, which: Which) -> str | None:
-    """Go to build an S3 server, and HAProxy for local mode."""
+def stores(environ: Environ, which: Which) -> str | None:
+    """Go to build an S3 server and an OCI registry, and HAProxy for local mode."""
     if which("go") is None:
-        return f"needs go on PATH to build {binaries.S3_GATEWAY.name}"
+        return f"needs go on PATH to build {binaries.S3_GATEWAY.name} and {binaries.REGISTRY.name}"
     return haproxy(environ, which)
 
 
@@ -89,7 +89,7 @@ TIERS = (
     Tier("unit", ("tests/unit", "tests/contract", "tests/property"), nothing, workers=2),
     Tier("local", ("tests/local",), haproxy),
     Tier("conformance", ("tests/conformance",), haproxy),
-    Tier("storage", ("tests/storage",), s3_gateway, needs_build=True),
+    Tier("storage", ("tests/storage",), stores, needs_build=True),
     Tier("apiserver", ("tests/apiserver",), control_plane, needs_build=True),
 )
 

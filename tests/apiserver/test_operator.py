@@ -187,10 +187,16 @@ def test_a_second_operator_takes_over_when_the_leader_goes(cluster: Cluster, sta
         ),
         (
             {"uri": "file:///models/digits.onnx", "digest": DIGEST_B},
-            "file:///models/digits.onnx: this version fetches pvc:// and s3:// in a cluster; put the artifact there",
+            "file:///models/digits.onnx is on somebody's machine, where no pod can read it; use `penstock apply`, "
+            "which uploads it, or put it where https://, oci://, pvc://, s3:// name it",
+        ),
+        (
+            {"uri": "gs://models/digits.onnx", "digest": DIGEST_B},
+            "gs://models/digits.onnx: this version fetches https://, oci://, pvc://, s3:// in a cluster; "
+            "put the artifact there",
         ),
     ],
-    ids=["no digest", "local file"],
+    ids=["no digest", "local file", "no client for it"],
 )
 def test_a_source_that_pods_cannot_fetch_is_a_condition(
     cluster: Cluster, start_operator: StartOperator, source: dict[str, str], message: str

@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver, kube-controller-manager, kubectl and an S3 gateway: found, or built once from Go modules.
+"""A control plane, kubectl, an S3 gateway and an OCI registry: found, or built once from Go modules.
 
 Looked for in the folder ``KUBEBUILDER_ASSETS`` first, where that is set (it usually has no
 kube-controller-manager), then in a cache folder that is named by everything a build depends on. What is
@@ -48,6 +48,8 @@ TARGETS = (
 )
 S3_GATEWAY = Target("versitygw", "github.com/versity/versitygw/cmd/versitygw", "s3", 1)
 """An S3 server over a folder (Apache-2.0)."""
+REGISTRY = Target("registry", "github.com/distribution/distribution/v3/cmd/registry", "registry", 2)
+"""An OCI registry over a folder (Apache-2.0)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +148,11 @@ def main() -> int:
     """Print where the programs are, building them first where needed."""
     try:
         binaries = locate(os.environ, _say)
-        gateway = built(S3_GATEWAY, os.environ, _say)
+        stores = [built(target, os.environ, _say) for target in (S3_GATEWAY, REGISTRY)]
     except NoBinaries as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in (*dataclasses.astuple(binaries), gateway):
+    for path in (*dataclasses.astuple(binaries), *stores):
         print(path)
     return 0
 

@@ -33,8 +33,13 @@ STORAGE_SECRET = "penstock-storage"
 """Secret of the Model's namespace whose keys, such as AWS_ACCESS_KEY_ID, a fetch gets as environment, where it
 exists.
 """
+REGISTRY_SECRET = "penstock-registry"
+"""Secret of the Model's namespace, of the kind that `kubectl create secret docker-registry` makes, with the logins
+of OCI registries; where it exists, a fetch from one sees it.
+"""
 
 _SOURCE_DIR = "/mnt/source"
+_REGISTRY_DIR = "/mnt/registry"
 _NOBODY = 65532
 _KILL_GRACE_S = 7
 """Left over after pre-stop sleep and drain, to end and be seen to have ended."""
@@ -148,6 +153,13 @@ def _pod(workload: Workload, fetch_image: str) -> Object:
         volumes.append({"name": "source", "persistentVolumeClaim": claim})
         mounts = [mount, {"name": "source", "mountPath": _SOURCE_DIR, "readOnly": True}]
         uri = f"file://{_SOURCE_DIR}{source.path}"
+    env = {Env.TERMINATION_LOG: "/dev/termination-log"}
+    if source.scheme == "oci":
+        logins = {"key": ".dockerconfigjson", "path": "config.json"}
+        secret = {"secretName": REGISTRY_SECRET, "optional": True, "items": [logins]}
+        volumes.append({"name": "registry", "secret": secret})
+        mounts = [mount, {"name": "registry", "mountPath": _REGISTRY_DIR, "readOnly": True}]
+        env[Env.DOCKER_CONFIG] = _REGISTRY_DIR
     fetch = ["fetch", "--uri", uri, "--digest", str(workload.artifact.digest), "--to", contract.MODEL_DIR]
     return {
         "automountServiceAccountToken": False,
@@ -165,7 +177,7 @@ def _pod(workload: Workload, fetch_image: str) -> Object:
                 "name": "fetch",
                 "image": fetch_image,
                 "args": fetch,
-                "env": _env({Env.TERMINATION_LOG: "/dev/termination-log"}),
+                "env": _env(env),
                 "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
                 "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
                 "securityContext": _RESTRICTED,

@@ -17,7 +17,8 @@ Object = dict[str, Any]
 OBSERVED = "penstock.dev/observed"
 """Annotation of a route's ConfigMap in which the router reports what it does."""
 
-FETCHABLE = ("pvc", "s3")
+FETCHABLE = ("https", "oci", "pvc", "s3")
+"""What the image of the model server reads."""
 
 
 def fetch(location: Location) -> tuple[Fetch, FetchObserved]:
@@ -25,8 +26,14 @@ def fetch(location: Location) -> tuple[Fetch, FetchObserved]:
     scheme = urlparse(location.uri).scheme
     wish = Fetch(location.uri, location.digest)
     if scheme not in FETCHABLE:
-        known = " and ".join(f"{s}://" for s in FETCHABLE)
-        message = f"{location.uri}: this version fetches {known} in a cluster; put the artifact there"
+        known = ", ".join(f"{s}://" for s in FETCHABLE)
+        if scheme in ("", "file"):
+            message = (
+                f"{location.uri} is on somebody's machine, where no pod can read it; "
+                f"use `penstock apply`, which uploads it, or put it where {known} name it"
+            )
+        else:
+            message = f"{location.uri}: this version fetches {known} in a cluster; put the artifact there"
         return wish, FetchObserved(FetchState.REFUSED, message=message)
     if location.digest is None:
         message = (

@@ -114,7 +114,8 @@ def test_content_of_a_store_that_has_changed_is_copied_again(folder: Path, tmp_p
 def test_a_wrong_digest_is_refused_with_both_and_leaves_nothing(file: Path, tmp_path: Path) -> None:
     wanted = "sha256:" + "0" * 64
 
-    for place in ({"to": tmp_path / "place"}, {"store": tmp_path / "place"}):
+    places: tuple[dict[str, Any], ...] = ({"to": tmp_path / "place"}, {"store": tmp_path / "place"})
+    for place in places:
         with pytest.raises(ArtifactRefused) as refused:
             storage.fetch(str(file), wanted, **place)
         assert str(refused.value) == (
@@ -292,7 +293,7 @@ def test_a_fetch_that_is_ended_leaves_nothing_or_the_next_one_removes_it(tmp_pat
     file.write_bytes(A)
     code = (
         "import sys; from serving import storage\n"
-        "storage._copy = lambda uri, folder: ((folder / 'part').write_bytes(b'x'), open(uri).read())\n"
+        "storage._copy = lambda uri, folder, access: ((folder / 'part').write_bytes(b'x'), open(uri).read())\n"
         "storage.fetch(sys.argv[1], None, store=storage.Path(sys.argv[2]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(pipe), str(store)], stderr=subprocess.DEVNULL)

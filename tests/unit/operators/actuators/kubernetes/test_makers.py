@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from operators.actuators.kubernetes import makers
+from operators.api.plan import Fetch, Key, Workload
+from operators.api.resources import Resources
+from operators.planning import runtimes
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def pod(uri: str) -> dict[str, Any]:
+    runtime = runtimes.builtin("penstock-serve:1", "python3")["onnxruntime"]
+    workload = Workload("digits-1-a", "team", "digits", "1", "a", Fetch(uri, DIGEST), runtime, 1, Resources())
+    deployment = makers.deployment(workload, makers.owner(Key("Model", "team", "digits"), "uid"), "penstock-serve:1")
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def secrets(container: dict[str, Any], spec: dict[str, Any]) -> set[str]:
+    """Names of the Secrets that a container sees, whichever way."""
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounted = [volumes[mount["name"]].get("secret", {}).get("secretName") for mount in container["volumeMounts"]]
+    named = [source.get("secretRef", {}).get("name") for source in container.get("envFrom", [])]
+    named += [e["valueFrom"]["secretKeyRef"]["name"] for e in container.get("env", []) if "valueFrom" in e]
+    return {name for name in mounted + named if name}
+
+
+@pytest.mark.parametrize(
+    ("uri", "seen"),
+    [
+        ("s3://models/digits.onnx", {"penstock-storage"}),
+        ("pvc://store/digits", {"penstock-storage"}),
+        ("oci://registry.example/digits:1", {"penstock-storage", "penstock-registry"}),
+    ],
+)
+def test_credentials_are_seen_by_the_container_that_fetches_and_by_no_other(uri: str, seen: set[str]) -> None:
+    spec = pod(uri)
+    (fetch,), (engine,) = spec["initContainers"], spec["containers"]
+    assert (secrets(fetch, spec), secrets(engine, spec)) == (seen, set())
+
+
+def test_a_claim_is_mounted_read_only_where_the_fetch_alone_sees_it() -> None:
+    spec = pod("pvc://store/models/digits")
+    (fetch,), (engine,) = spec["initContainers"], spec["containers"]
+    assert {"name": "source", "persistentVolumeClaim": {"claimName": "store", "readOnly": True}} in spec["volumes"]
+    assert {"name": "source", "mountPath": "/mnt/source", "readOnly": True} in fetch["volumeMounts"]
+    assert fetch["args"][:3] == ["fetch", "--uri", "file:///mnt/source/models/digits"]
+    assert "source" not in {mount["name"] for mount in engine["volumeMounts"]}
