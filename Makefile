@@ -21,8 +21,8 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test check bench lock crds descriptors clean \
-        check-format check-lint check-types check-layers check-spelling lock-check crds-check descriptors-check
+.PHONY: help setup up test check bench lock crds charts manifests descriptors clean \
+        check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
 	$(PY) -m tests.tiers $(TIER)
 
-check: check-format check-lint check-types check-layers check-spelling lock-check crds-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
+check: check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
 
 bench: $(DEV)  ## Measure what "make up" serves (ARGS="--rate 200 --seconds 30")
 	$(PY) -m benchmarks $(ARGS)
@@ -45,6 +45,12 @@ lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to 
 
 crds: $(DEV)  ## Write manifests/crds from operators/api
 	$(BIN)/penstock crds manifests/crds
+
+charts: $(DEV)  ## Write values, schemas, references and definitions of helm/ from helm/values.py and operators/api
+	$(PY) -m helm
+
+manifests: $(DEV)  ## Render manifests/install.yaml (the first time it builds kubectl, where KUBEBUILDER_ASSETS has none)
+	$(PY) -m tests.rig.rendering
 
 descriptors: $(DEV)  ## Compile the .proto files of serving/ into the descriptor sets beside them
 	$(foreach proto,$(PROTOS),$(call protoc,$(proto),$(proto:.proto=.binpb)) &&) true
@@ -77,6 +83,9 @@ lock-check: $(BOOTSTRAP)
 
 crds-check: $(DEV)
 	$(BIN)/penstock crds --check manifests/crds
+
+charts-check: $(DEV)
+	$(PY) -m helm --check
 
 descriptors-check: $(DEV)
 	@$(foreach proto,$(PROTOS),$(call protoc,$(proto),/dev/stdout) | cmp - $(proto:.proto=.binpb) \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import yaml
 
@@ -14,10 +15,12 @@ HEADER = "# Made from operators/api by `make crds`; change it there.\n"
 
 def render() -> dict[str, str]:
     """File name to YAML text, one file a kind."""
-    return {
-        f"{kind.plural}.yaml": HEADER + yaml.safe_dump(crd(kind), sort_keys=False, width=110, allow_unicode=True)
-        for kind in KINDS.values()
-    }
+    return {f"{kind.plural}.yaml": HEADER + text(crd(kind)) for kind in KINDS.values()}
+
+
+def text(definition: dict[str, Any]) -> str:
+    """One definition as YAML."""
+    return yaml.safe_dump(definition, sort_keys=False, width=110, allow_unicode=True)
 
 
 def write(folder: pathlib.Path) -> None:

@@ -50,6 +50,9 @@ S3_GATEWAY = Target("versitygw", "github.com/versity/versitygw/cmd/versitygw", "
 """An S3 server over a folder (Apache-2.0)."""
 REGISTRY = Target("registry", "github.com/distribution/distribution/v3/cmd/registry", "registry", 2)
 """An OCI registry over a folder (Apache-2.0)."""
+HELM = Target("helm", "helm.sh/helm/v3/cmd/helm", "helm", 3)
+KUBECONFORM = Target("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", 0.2)
+"""Holds manifests against JSON schemas (Apache-2.0)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,11 +151,11 @@ def main() -> int:
     """Print where the programs are, building them first where needed."""
     try:
         binaries = locate(os.environ, _say)
-        stores = [built(target, os.environ, _say) for target in (S3_GATEWAY, REGISTRY)]
+        others = [built(target, os.environ, _say) for target in (S3_GATEWAY, REGISTRY, HELM, KUBECONFORM)]
     except NoBinaries as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in (*dataclasses.astuple(binaries), *stores):
+    for path in (*dataclasses.astuple(binaries), *others):
         print(path)
     return 0
 
