@@ -31,6 +31,13 @@ class Client(Protocol):
     def namespace(self) -> str | None:
         """Where objects are looked for; None: in all namespaces."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the files of this machine are read where they are; else they have to be in ``store``."""
+
+    def store(self) -> str | None:
+        """The artifact store that was set for everybody, as a URI."""
+
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """The object."""
 
@@ -133,9 +140,13 @@ class LocalClient:
     """The API of a running ``penstock up``, which listens on this machine alone."""
 
     running: datadir.Running
+    reads_files = True
 
     @property
     def namespace(self) -> str | None:
+        return None
+
+    def store(self) -> str | None:
         return None
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:

@@ -19,6 +19,8 @@ from operators.cli.kinds import Kind
 
 FIELD_MANAGER = "penstock-cli"
 """Not the operator's: what a person applied stays that person's."""
+SETTINGS = "/api/v1/namespaces/penstock-system/configmaps/penstock"
+"""What whoever installed Penstock set for everybody."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ClusterClient:
 
     api: client.ApiClient
     namespace: str
+    reads_files = False
 
     @classmethod
     def open(cls, kubeconfig: str | None, context: str | None, namespace: str | None) -> ClusterClient:
@@ -49,6 +52,14 @@ class ClusterClient:
             raise OperatorError(f"kubeconfig {kubeconfig}: {error}; name another with --kubeconfig") from error
         configuration.retries = False
         return cls(client.ApiClient(configuration), namespace or usual)
+
+    def store(self) -> str | None:
+        try:
+            return self._call("GET", SETTINGS).get("data", {}).get("store") or None
+        except NotFound:
+            return None
+        except Unreachable as error:
+            raise Unreachable(f"{error}\nname the artifact store with --store, which needs no ConfigMap") from error
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         return self._call("GET", kind.path(namespace, name))

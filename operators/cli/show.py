@@ -5,15 +5,21 @@ Objects come as JSON and are only shown, so that a command line of one version c
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from operators.cli.client import Object
 
+if TYPE_CHECKING:
+    from operators.cli.artifacts import Upload
+
 Row = Sequence[str]
 _FULL_WEIGHT = 10_000
+_LARGE_BYTES = 8_000_000
+"""From here on sending takes long enough for a bar."""
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -247,3 +253,27 @@ _KINDS: dict[str, tuple[_Columns, Callable[[Object, datetime.datetime], Row]]] =
 def as_json(data: Any) -> str:
     """JSON for programs, its keys in their order."""
     return json.dumps(data, indent=2)
+
+
+def amount(number_of_bytes: int) -> str:
+    """A number of bytes as people say it: 2.2 MB."""
+    size = float(number_of_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+@contextlib.contextmanager
+def sending(upload: Upload, number_of_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal's standard error while something large is sent; nothing is left of it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal or number_of_bytes < _LARGE_BYTES
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(upload.path.name, total=number_of_bytes)
+        yield lambda sent: progress.advance(task, sent)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import os
 import pathlib
 import sys
 import threading
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from operators.api.errors import NotFound, OperatorError
 from operators.cli import datadir, kinds, show
 from operators.cli.client import Client, NothingRuns, Object, Target, apply, choose
+
+if TYPE_CHECKING:
+    from operators.cli.manifests import Manifest
 
 WATCH_S = 1.0
 DATA_DIR = "PENSTOCK_DATA_DIR, or ~/.local/state/penstock"
@@ -57,20 +62,34 @@ def connect(
 def apply_(
     ctx: typer.Context,
     file: Files = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PENSTOCK_STORE",
+            help="Where local files are uploaded for a cluster, such as s3://BUCKET/PREFIX.",
+            show_default="what the cluster's ConfigMap `penstock` says",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be applied; change nothing.")] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Create or change objects as YAML files say."""
+    """Create or change objects as YAML files say; for a cluster, upload the local files that they name."""
     from operators.cli import manifests
 
     if ctx.args:
         raise typer.BadParameter(f"write -f before each file: apply {' '.join(f'-f {word}' for word in ctx.args)}")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
+    place = functools.cache(lambda: store or client.store())
     failed = False
-    for manifest in manifests.load(_given(file), client.namespace or "default"):
+    for found in manifests.load(_given(file), client.namespace or "default"):
         try:
+            manifest = found if client.reads_files else _uploaded(found, place, dry_run)
+            if dry_run:
+                print(f"---\n{_yaml([manifest.data])}", end="")
+                continue
             print(f"{manifest.kind.plural}/{manifest.name} {apply(client, manifest.data)}")
         except OperatorError as error:
             failed = True
@@ -232,6 +251,21 @@ def infer(
         print(inference.as_text(answer, found), end="")
 
 
+def _uploaded(manifest: Manifest, store: Callable[[], str | None], dry_run: bool) -> Manifest:
+    """``manifest`` with its local files in the artifact store, where they are put unless it is a dry run."""
+    from operators.cli import artifacts
+
+    moved, uploads = artifacts.relocated(manifest, store)
+    for upload in uploads:
+        if dry_run:
+            print(f"# {upload.path} would be uploaded to {upload.uri}")
+        elif sent := artifacts.send(upload, show.sending):
+            print(f"{upload.path.name} uploaded, {show.amount(sent)}: {upload.uri}")
+        else:
+            print(f"{upload.path.name} is already there: {upload.uri}")
+    return moved
+
+
 def _print_stored(folder: pathlib.Path, name: str, follow: bool) -> bool:
     """Print the log files of a Model, if there are any."""
     import asyncio
@@ -322,12 +356,16 @@ def _rendered(kind: kinds.Kind, found: list[Object], output: str, *, one: bool) 
     if output == "json":
         return show.as_json(found[0] if one else {"apiVersion": "v1", "kind": "List", "items": found}) + "\n"
     if output == "yaml":
-        import yaml
-
-        return yaml.safe_dump_all(found, sort_keys=False)
+        return _yaml(found)
     if not found:
         return f"no {kind.plural} here; `penstock apply -f FILE` makes one\n"
     return show.table(show.rows(kind.kind, found, _now(), output == "wide"))
+
+
+def _yaml(objects: list[Object]) -> str:
+    import yaml
+
+    return yaml.safe_dump_all(objects, sort_keys=False)
 
 
 def _now() -> datetime.datetime:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from operators.api.errors import Conflict, InvalidObject, NotFound
 from operators.cli import client, kinds
@@ -99,3 +102,48 @@ def test_the_command_line_applies_shows_and_deletes(cluster: Cluster, tmp_path: 
     )
     assert penstock("delete", "-f", str(file)) == (0, "models/digits deleted\n", "")
     assert penstock("get", "models", "digits") == (1, "", 'error: models.penstock.dev "digits" not found\n')
+
+
+@pytest.fixture
+def settings(cluster: Cluster) -> Iterator[None]:
+    """The store that the cluster's administrator set for everybody."""
+    cluster.plane.kubectl("create", "namespace", "penstock-system")
+    cluster.plane.kubectl(
+        "-n", "penstock-system", "create", "configmap", "penstock", "--from-literal=store=s3://everybody/models"
+    )
+    yield
+    cluster.plane.kubectl("delete", "namespace", "penstock-system")
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(model(source={"uri": "model.onnx"})))
+    return file
+
+
+DIGEST = hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_local_file_needs_a_store(cluster: Cluster, file: pathlib.Path) -> None:
+    assert Penstock(cluster)("apply", "-f", str(file)) == (
+        1,
+        "",
+        f"error: file://{file.parent}/model.onnx has to be uploaded, and no artifact store is set: name one that "
+        "you can write and the pods can read with --store s3://BUCKET/PREFIX or PENSTOCK_STORE, or for everybody as "
+        "`store` in the ConfigMap `penstock` of Penstock's namespace\n",
+    )
+    assert Penstock(cluster)("get", "models")[1] == "no models here; `penstock apply -f FILE` makes one\n"
+
+
+def test_a_dry_run_shows_where_a_local_file_would_be_and_changes_nothing(
+    cluster: Cluster, file: pathlib.Path, settings: None
+) -> None:
+    for store, arguments in (("s3://everybody/models", []), ("s3://mine/x", ["--store", "s3://mine/x"])):
+        uri = f"{store}/sha256-{DIGEST}/model.onnx"
+        code, out, error = Penstock(cluster)("apply", "--dry-run", "-f", str(file), *arguments)
+        assert (code, error) == (0, "")
+        assert out.startswith(f"# {file.parent}/model.onnx would be uploaded to {uri}\n---\n")
+        assert yaml.safe_load(out)["spec"]["source"] == {"uri": uri, "digest": f"sha256:{DIGEST}"}
+    assert Penstock(cluster)("get", "models")[1] == "no models here; `penstock apply -f FILE` makes one\n"

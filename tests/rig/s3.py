@@ -39,10 +39,13 @@ class Server:
 def running(binary: pathlib.Path, folder: pathlib.Path) -> Iterator[Server]:
     """The server with an empty bucket ``models``, until the block ends."""
     (folder / "models").mkdir(parents=True)
+    # Uploads in parts need metadata, and not every file system keeps it with its files.
+    metadata = folder.with_name(f"metadata-of-{folder.name}")
+    metadata.mkdir()
     (port,) = ports.free(1)
     server = Server(folder, port)
     command = [str(binary), "--quiet", "--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
-    command += ["--port", f"127.0.0.1:{server.port}", "posix", "--nometa", str(folder)]
+    command += ["--port", f"127.0.0.1:{server.port}", "posix", "--sidecar", str(metadata), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(process, server.port)
