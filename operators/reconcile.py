@@ -48,7 +48,9 @@ class Reconciler:
             await self.actuator.act(key, decided)
         except OperatorError as error:
             if decided.status is not None:
-                failed = plan.not_done(decided.status, str(error), self.clock())
+                stored = await self.store.get(key)
+                before = stored.status.conditions if isinstance(stored, (Model, Endpoint)) else ()
+                failed = plan.not_done(decided.status, before, str(error), self.clock())
                 await self.store.update_status(key, failed)
             raise
         if decided.status is not None:

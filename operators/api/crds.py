@@ -36,6 +36,7 @@ _AGE = _column("Age", ".metadata.creationTimestamp", "date")
 _COLUMNS: Mapping[type[APIObject], list[Json]] = {
     Model: [
         _column("Ready", _condition("Ready", "status")),
+        _column("Reason", _condition("Ready", "reason")),
         _column("Variant", ".status.variant"),
         _column("Revision", ".status.revision"),
         _column("Replicas", ".status.readyReplicas", "integer", description="Replicas that answer."),

@@ -74,13 +74,19 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class WorkloadObserved:
-    """``ready`` counts replicas of exactly the wanted template that answer their readiness probe."""
+    """``ready`` counts replicas that answer their readiness probe."""
 
     wanted: int
     ready: int
     restarts: int = 0
+    reason: str = ""
+    """The cause in one word, where there is a word for it."""
     message: str = ""
-    """Why it is not ready, in the process's own last words; empty when nothing is known to be wrong."""
+    """Why a replica is not ready: which, the process's own last words, what to do. Empty when nothing is known to be
+    wrong.
+    """
+    doing: str = ""
+    """What a replica is about that is not ready although nothing is known to be wrong."""
     refused: bool = False
     """The process ended with ``Exit.REFUSED``: starting it again cannot help."""
 
@@ -123,8 +129,6 @@ class RouteObserved:
     arms: tuple[Arm, ...]
     in_flight: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Requests under way, by workload; a workload missing here has none and gets none."""
-    told_by: str = ""
-    """Whose word this is, where it is not the data plane's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +140,6 @@ class Observation:
     """None: the data plane has not reported on it yet."""
     url: str = ""
     """Where clients reach the route; empty while unknown."""
-    route_message: str = ""
-    """Why ``route`` is not what was asked, where that is known."""
-    not_sticky: str = ""
-    """What cannot keep a client at one arm of a route; empty where it can be done."""
-    look_again_s: float | None = None
-    """When more will be seen without any change."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,8 +71,10 @@ class RevisionStatus(Seen):
     """How often its processes have ended and were started again."""
     since: str
     """When it got this state, RFC 3339."""
+    reason: str = ""
+    """Why not all of its replicas answer, in one word, such as OutOfMemory or ImagePullFailed."""
     message: str = ""
-    """Why it is not serving, in its own last words."""
+    """The same in a sentence: which replica, its last words, what to do."""
 
 
 class ModelStatus(Seen):

@@ -33,7 +33,7 @@ def model(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observ
         workloads=tuple(_workload(model, r) for r in step.revisions if r.state in revisions.ALIVE),
         route=Route(model.metadata.namespace, model.metadata.name, step.arms, "" if step.arms else ready.message),
         status=status,
-        look_again_s=min(filter(None, (step.look_again_s, seen.look_again_s)), default=None),
+        look_again_s=step.look_again_s,
         reason=step.reason,
     )
 
@@ -90,8 +90,8 @@ def _status(
     accepted = make("Accepted", *_accepted(model, has_runtime))
     usable = _variants_ready(model, resolved.variants) if has_runtime else _accepted(model, has_runtime)
     variants_ready = make("VariantsReady", *usable)
-    rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready, seen))
-    ready = make("Ready", *_ready(model, serving, step, rollout, seen))
+    rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
+    ready = make("Ready", *_ready(model, serving, step, rollout))
     return ModelStatus(
         observed_generation=model.metadata.generation,
         conditions=(ready, accepted, variants_ready, rollout),
@@ -133,7 +133,6 @@ def _rollout(
     step: revisions.Step,
     accepted: Condition,
     variants_ready: Condition,
-    seen: Observation,
 ) -> Verdict:
     name = model.metadata.name
     for cause in (accepted, variants_ready):
@@ -142,56 +141,56 @@ def _rollout(
     if failed is not None:
         return (
             False,
-            "RevisionFailed",
-            (
-                f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}; "
-                f"see `penstock logs {name}`, then mend the spec or the artifact"
-            ),
+            failed.reason or "RevisionFailed",
+            f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}",
         )
     if starting is not None or serving is None:
         revision = f"revision {starting.name} ({starting.variant})" if starting else "the first revision"
         said = f": {starting.message}" if starting and starting.message else ""
-        return False, "Starting", f"model {name}: {revision} is starting{said}"
+        return False, (starting and starting.reason) or "Starting", f"model {name}: {revision} is starting{said}"
     if any(r.state == "Draining" for r in step.revisions) or serving.weight != sum(a.weight for a in step.arms):
-        said = f": {seen.route_message}" if seen.route_message else ""
-        return False, "TrafficMoving", f"traffic is moving to revision {serving.name}{said}"
-    told_by = f", by {seen.route.told_by}" if seen.route and seen.route.told_by else ""
-    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic{told_by}"
+        return False, "TrafficMoving", f"traffic is moving to revision {serving.name}"
+    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic"
 
 
-def _ready(
-    model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition, seen: Observation
-) -> Verdict:
+def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition) -> Verdict:
     name = model.metadata.name
     if serving is None:
         return False, rollout.reason, rollout.message
     if model.spec.replicas == 0:
         return False, "NoReplicas", f"model {name}: spec.replicas is 0; set it to 1 or more to serve"
-    if serving.ready_replicas == 0:
-        said = f": {serving.message}" if serving.message else ""
-        return False, "NoReadyReplica", f"model {name}: no replica of revision {serving.name} answers{said}"
-    if serving.weight == 0 and any(revision.weight for revision in step.revisions):
+    said = f": {serving.message}" if serving.message else ""
+    if serving.weight == 0 and any(other.weight and other.ready_replicas for other in step.revisions):
         return True, "TrafficMoving", rollout.message
+    if serving.ready_replicas == 0:
+        why = serving.reason or "NoReadyReplica"
+        return False, why, f"model {name}: no replica of revision {serving.name} answers{said}"
     if serving.weight == 0:
-        said = seen.route_message or f"the router does not report revision {serving.name} yet"
-        return False, "NotRouted", f"model {name}: {said}"
+        return False, "NotRouted", f"model {name}: the router does not report revision {serving.name} yet"
     if rollout.status == "False" and rollout.reason != "TrafficMoving":
         return True, "ServingPrevious", f"revision {serving.name} goes on serving; {rollout.message}"
-    return True, "Serving", f"revision {serving.name} ({serving.variant}) serves"
+    serves = f"revision {serving.name} ({serving.variant}) serves"
+    if serving.ready_replicas < model.spec.replicas:
+        return True, "Degraded", f"{serves} with {serving.ready_replicas} of {model.spec.replicas} replicas{said}"
+    return True, "Degraded" if said else "Serving", f"{serves}{said}"
 
 
-def not_done(status: ModelStatus | EndpointStatus, error: str, now: datetime.datetime) -> ModelStatus | EndpointStatus:
-    """``status`` of a plan that could not be carried out because of ``error``; what served goes on serving."""
-    type_ = "RolloutComplete" if isinstance(status, ModelStatus) else "Ready"
-    message = f"a change could not be made, and is tried again: {error}"
-    failed = condition(
-        type_,
-        False,
-        "NotApplied",
-        message,
-        generation=status.observed_generation,
-        before=status.conditions,
-        at=revisions.timestamp(now),
+def not_done(
+    status: ModelStatus | EndpointStatus, before: Sequence[Condition], error: str, now: datetime.datetime
+) -> ModelStatus | EndpointStatus:
+    """``status`` of a plan that could not be carried out because of ``error``; what served goes on serving.
+
+    ``before`` are the conditions as they are stored, so that failing again the same way changes nothing.
+    """
+    verdict = "NotApplied", f"a change could not be made, and is tried again: {error}"
+    changed: dict[str, Verdict] = {"Ready": (False, *verdict)}
+    if isinstance(status, ModelStatus):
+        changed["RolloutComplete"] = (False, *verdict)
+        ready = next(c for c in status.conditions if c.type == "Ready")
+        if ready.status == "True":
+            changed["Ready"] = True, "ServingPrevious", f"revision {status.revision} goes on serving; {verdict[1]}"
+    make = functools.partial(
+        condition, generation=status.observed_generation, before=before, at=revisions.timestamp(now)
     )
-    conditions = tuple(failed if c.type == type_ else c for c in status.conditions)
+    conditions = tuple(make(c.type, *changed[c.type]) if c.type in changed else c for c in status.conditions)
     return status.model_copy(update={"conditions": conditions})

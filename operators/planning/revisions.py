@@ -85,14 +85,14 @@ def step(model: Model, wanted: RevisionStatus | None, seen: Observation, now: da
         wanted = _become(wanted, "Starting", at, "")
     look_again_s = None
     if workload is not None and workload.refused:
-        wanted = _become(wanted, "Failed", at, workload.message)
+        wanted = _become(wanted, "Failed", at, workload.message, workload.reason)
     else:
         left_s = START_DEADLINE_S - (now - parse_time(wanted.since)).total_seconds()
-        if wanted.state == "Starting" and left_s <= 0:
-            wanted = _become(wanted, "Failed", at, _overdue(workload))
-        elif wanted.state == "Starting":
+        if wanted.state == "Failed" or left_s <= 0:
+            wanted = _become(wanted, "Failed", at, _overdue(model, workload), workload.reason if workload else "")
+        else:
             look_again_s = left_s
-            wanted = wanted.model_copy(update={"message": workload.message if workload else ""})
+            wanted = _told(wanted, workload)
     done = _finish(model, serving, [wanted, *_let_go(model, others, seen, at)], seen, at, "")
     return dataclasses.replace(done, look_again_s=min(filter(None, (done.look_again_s, look_again_s)), default=None))
 
@@ -122,6 +122,8 @@ def _finish(
             if retired > model.spec.history_limit:
                 continue
         observed = seen.workloads.get(workload)
+        if revision.state == "Serving":
+            revision = _told(revision, observed)
         weight = sum(arm.weight for arm in seen.route.arms if arm.workload == workload) if seen.route else 0
         ready, restarts = (observed.ready, observed.restarts) if observed else (0, 0)
         update = {"weight": weight, "ready_replicas": ready, "restarts": restarts}
@@ -153,16 +155,21 @@ def _let_go(model: Model, revisions: Sequence[RevisionStatus], seen: Observation
     return kept
 
 
-def _overdue(workload: WorkloadObserved | None) -> str:
-    words = workload.message if workload and workload.message else "it said nothing"
-    return f"not ready after {START_DEADLINE_S} s, and still being tried; its last words: {words}"
+def _told(revision: RevisionStatus, workload: WorkloadObserved | None) -> RevisionStatus:
+    """``revision`` with what is wrong with its replicas now."""
+    reason, message = (workload.reason, workload.message) if workload else ("", "")
+    return revision.model_copy(update={"reason": reason, "message": message})
 
 
-def _become(revision: RevisionStatus, state: str, at: str, message: str) -> RevisionStatus:
-    if revision.state == state and revision.message == message:
-        return revision
+def _overdue(model: Model, workload: WorkloadObserved | None) -> str:
+    words = workload.message or workload.doing if workload else ""
+    words = words or f"it said nothing; see `penstock logs {model.metadata.name}`"
+    return f"not ready after {START_DEADLINE_S} s, and still being tried: {words}"
+
+
+def _become(revision: RevisionStatus, state: str, at: str, message: str, reason: str = "") -> RevisionStatus:
     since = revision.since if revision.state == state else at
-    return revision.model_copy(update={"state": state, "since": since, "message": message})
+    return revision.model_copy(update={"state": state, "since": since, "reason": reason, "message": message})
 
 
 def timestamp(now: datetime.datetime) -> str:

@@ -43,12 +43,15 @@ class Fenced(ClusterError):
 
 
 class ApiError(ClusterError):
-    """The API server refused: ``status`` is the HTTP code, ``reason`` Kubernetes' CamelCase word for it."""
+    """The API server refused: ``status`` is the HTTP code, ``reason`` Kubernetes' CamelCase word for it, ``message``
+    its sentence.
+    """
 
     def __init__(self, what: str, status: int, reason: str, message: str) -> None:
         super().__init__(f"{what}: {status} {reason}: {message}")
         self.status = status
         self.reason = reason
+        self.message = message
 
 
 class Unauthorized(ApiError):

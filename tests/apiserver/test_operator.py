@@ -64,8 +64,8 @@ def test_applying_a_model_makes_its_children_and_a_url(cluster: Cluster, start_o
     url = f"http://penstock-router.penstock-system/{cluster.namespace}/digits/v2/models/digits"
     assert cluster.get("model", "digits")["status"]["url"] == url
     line = cluster.kubectl("get", "models", "digits", "--no-headers").split()
-    assert line[:2] == ["digits", "True"]
-    assert line[5] == url
+    revision = cluster.get("model", "digits")["status"]["revision"]
+    assert line[:-1] == ["digits", "True", "Serving", "default", revision, "1", url]
 
 
 def test_a_steady_state_makes_no_write(cluster: Cluster, start_operator: StartOperator) -> None:
@@ -224,6 +224,58 @@ def test_a_child_name_that_is_taken_is_a_condition_and_the_other_child_stays_as_
     )
     assert cluster.get("configmap", "digits-route")["data"] == {"mine": "1"}
     cluster.until("its siblings exist", lambda: any(n.startswith("Deployment/") for n in cluster.names()))
+
+
+def quota(**hard: str) -> dict[str, object]:
+    limits = {name.replace("__", "/").replace("_", "."): most for name, most in hard.items()}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": limits}}
+
+
+def test_a_quota_that_refuses_a_deployment_is_told_once_and_the_model_starts_when_it_is_raised(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    cluster.apply(quota(count__deployments_apps="0"))
+    cluster.until("the quota counts", lambda: "used" in cluster.get("resourcequota", "small").get("status", {}))
+    operator = start_operator()
+    cluster.apply(model())
+    cluster.until("it is told", lambda: cluster.condition("digits", "Ready").get("reason") == "NotApplied")
+    workload = newest(cluster, "digits")
+    message = (
+        f'a change could not be made, and is tried again: deployments.apps "{workload}" is forbidden: '
+        "exceeded quota: small, requested: "
+        "count/deployments.apps=1, used: count/deployments.apps=0, limited: count/deployments.apps=0; raise "
+        "ResourceQuota small, or lower what the namespace uses"
+    )
+    assert cluster.condition("digits", "Ready")["message"] == message
+    assert cluster.condition("digits", "RolloutComplete")["message"] == message
+    told, tries = cluster.versions(), operator.log.read_text().count("outcome=failed")
+    cluster.until("it was tried again", lambda: operator.log.read_text().count("outcome=failed") >= tries + 3)
+    assert cluster.versions() == told
+    cluster.apply(quota(count__deployments_apps="1"))
+    cluster.until("it is made", lambda: f"Deployment/{workload}" in cluster.names())
+    settled(cluster)
+
+
+def test_a_quota_that_refuses_pods_is_told_with_its_name_and_what_served_goes_on(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    start_operator()
+    cluster.apply(model())
+    old = settled(cluster)
+    cluster.apply(quota(pods="1"))
+    cluster.until("the quota counts", lambda: "used" in cluster.get("resourcequota", "small").get("status", {}))
+    cluster.apply(model(digest=DIGEST_B))
+    cluster.until("it is told", lambda: cluster.condition("digits", "RolloutComplete")["reason"] == "QuotaExceeded")
+    revision, previous = (r["name"] for r in cluster.get("model", "digits")["status"]["revisions"])
+    message = (
+        f"model digits: revision {revision} (default) is starting: pods cannot be created: exceeded quota: small, "
+        "requested: pods=1, used: pods=1, limited: pods=1; raise ResourceQuota small, or lower what the namespace uses"
+    )
+    ready = cluster.condition("digits", "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "ServingPrevious")
+    assert ready["message"] == f"revision {previous} goes on serving; {message}"
+    assert cluster.condition("digits", "RolloutComplete")["message"] == message
+    assert arms(cluster, "digits") == [old]
 
 
 def test_replicas_follow_the_scale_subresource(cluster: Cluster, start_operator: StartOperator) -> None:

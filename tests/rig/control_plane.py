@@ -37,6 +37,7 @@ CONTROLLERS = (
     "job-controller",
     "namespace-controller",
     "replicaset-controller",
+    "resourcequota-controller",
     "serviceaccount-controller",
 )
 

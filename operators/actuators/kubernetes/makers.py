@@ -99,24 +99,23 @@ def service(workload: Workload, owner: Object) -> Object:
     }
 
 
-def route_name(kind: str, name: str) -> str:
-    """Name of the object that routes to the Model or Endpoint ``name``."""
-    return f"{name}-route" if kind == "Model" else f"{name}-split"
-
-
 def route(route: Route | Split, owner: Object) -> Object:
-    """The route as the router reads it; the router answers in an annotation of the same object."""
+    """The route as the router reads it; the router answers in an annotation of the same object.
+
+    The router shows its message to anyone who asks, so it names no pod, image or quota: the Model's owner reads those.
+    """
     if isinstance(route, Route):
         arms = [
             {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight}
             for a in route.arms
         ]
-        body: Object = {"arms": arms, "message": route.message}
+        look = f"nothing serves model {route.name}; `kubectl -n {route.namespace} describe model {route.name}` says why"
+        body: Object = {"arms": arms, "message": look if route.message else ""}
         label = MODEL_LABEL
     else:
         body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
         label = ENDPOINT_LABEL
-    name = route_name("Model" if isinstance(route, Route) else "Endpoint", route.name)
+    name = f"{route.name}-{'route' if isinstance(route, Route) else 'split'}"
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -185,6 +184,8 @@ def _pod(workload: Workload, fetch_image: str) -> Object:
                 "env": _env(env),
                 "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
                 "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
+                "resources": _compute(workload),
+                "terminationMessagePolicy": _LAST_WORDS,
                 "securityContext": _RESTRICTED,
             }
         ],
@@ -193,6 +194,8 @@ def _pod(workload: Workload, fetch_image: str) -> Object:
     }
 
 
+_LAST_WORDS = "FallbackToLogsOnError"
+"""What has not written why it ends is quoted from its log, so that a condition can say more than an exit code."""
 _RESTRICTED: Object = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -232,6 +235,7 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
         "livenessProbe": {**_alive(runtime), "timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": 3},
         "lifecycle": {"preStop": {"sleep": {"seconds": contract.PRE_STOP_SLEEP_S}}},
         "resources": _compute(workload),
+        "terminationMessagePolicy": _LAST_WORDS,
         "securityContext": _RESTRICTED,
         "volumeMounts": list(mounts),
     }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlparse
 
-from operators.actuators.kubernetes import makers
+from operators.actuators.kubernetes import diagnosis, makers
 from operators.api.model import Location
 from operators.api.plan import Arm, Fetch, FetchObserved, FetchState, RouteObserved, WorkloadObserved
-from serving.contract import Exit
 
 Object = dict[str, Any]
 
@@ -45,58 +44,38 @@ def fetch(location: Location) -> tuple[Fetch, FetchObserved]:
 
 
 def workload(deployment: Object, pods: Sequence[Object]) -> WorkloadObserved:
-    """A Deployment and its pods as the planner sees them."""
-    spec, status = deployment.get("spec", {}), deployment.get("status", {})
-    ready = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
-    ends = [end for pod in pods if (end := _last_end(pod))]
-    refused = next((message for code, message in ends if code == Exit.REFUSED), None)
-    words = [refused] if refused else [message for _, message in ends if message]
-    words += [message for pod in pods if (message := _waiting(pod))]
-    words += [
-        c["message"]
-        for c in status.get("conditions", [])
-        if (c["type"], c["status"]) in (("ReplicaFailure", "True"), ("Progressing", "False"))
-    ]
+    """A Deployment and its pods as the planner sees them.
+
+    Pods of every template count as ready: a Deployment is of one revision, and an older template of it differs in how
+    this version of Penstock runs a revision, not in what it serves.
+    """
+    wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
+    ready = status.get("readyReplicas", 0)
+    settled = ready >= wanted and not status.get("unavailableReplicas")
+    cause = None if settled else diagnosis.cause(deployment, pods)
+    restarts = (
+        container.get("restartCount", 0)
+        for pod in pods
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for container in pod.get("status", {}).get(kind, [])
+    )
     return WorkloadObserved(
-        wanted=spec.get("replicas", 1),
+        wanted=wanted,
         ready=ready,
-        restarts=sum(c.get("restartCount", 0) for pod in pods for c in _containers(pod)),
-        message="" if ready >= spec.get("replicas", 1) or not words else words[0],
-        refused=refused is not None,
+        restarts=_rounded(sum(restarts)),
+        reason=cause.reason if cause else "",
+        message=cause.message if cause else "",
+        doing="" if settled or cause else diagnosis.doing(pods),
+        refused=cause is not None and cause.reason == "Refused",
     )
 
 
-def _containers(pod: Object) -> list[Object]:
-    status = pod.get("status", {})
-    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-
-
-def _last_end(pod: Object) -> tuple[int, str] | None:
-    for container in _containers(pod):
-        for state in (container.get("state", {}), container.get("lastState", {})):
-            ended = state.get("terminated")
-            if ended and ended.get("exitCode"):
-                said = ended.get("message") or f"{container['name']} ended with exit code {ended['exitCode']}"
-                return ended["exitCode"], said.strip()
-    return None
-
-
-def _waiting(pod: Object) -> str:
-    for container in _containers(pod):
-        waiting = container.get("state", {}).get("waiting", {})
-        if waiting.get("message"):
-            return f"{container['name']}: {waiting.get('reason', 'waiting')}: {waiting['message']}"
-    for condition in pod.get("status", {}).get("conditions", []):
-        if (condition["type"], condition["status"]) == ("PodScheduled", "False") and condition.get("message"):
-            return str(condition["message"])
-    return ""
-
-
-def arm(deployment: Object, weights: Mapping[str, int]) -> Arm:
-    """The arm that a Deployment stands for, with its share by ``weights`` of revisions."""
-    labels = deployment["metadata"]["labels"]
-    revision = labels[makers.REVISION_LABEL]
-    return Arm(deployment["metadata"]["name"], revision, labels[makers.VARIANT_LABEL], weights.get(revision, 0))
+def _rounded(count: int) -> int:
+    """From 10 on a step of 10, 20, 50, 100 …: what crashes for weeks must not write its status for weeks."""
+    if count < 10:
+        return count
+    power: int = 10 ** (len(str(count)) - 1)
+    return power * (5 if count >= 5 * power else 2 if count >= 2 * power else 1)
 
 
 def route(config_map: Object | None) -> RouteObserved | None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route, RouteObserved
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route
 from operators.api.status import ModelStatus
 from operators.planning import names, plan
 from tests.unit.operators.planning.world import RUNTIMES, World, digest, model
@@ -229,26 +229,138 @@ def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None
     assert [arm.workload for arm in world.asked] == [name]
 
 
-def test_a_report_that_is_not_the_data_planes_own_is_told_as_what_it_is() -> None:
-    world = serving_world()
-    assert world.route is not None
-    world.route = dataclasses.replace(world.route, told_by="the status of Gateway infra/web")
+def fail(world: World, reason: str, message: str, index: int = 0) -> None:
+    name = workload_of(world, index)
+    world.workloads[name] = dataclasses.replace(world.workloads[name], ready=0, reason=reason, message=message)
     world.tick()
-    assert world.message("RolloutComplete").endswith(" has all traffic, by the status of Gateway infra/web")
 
 
-def test_why_traffic_has_not_moved_is_told_and_looked_at_again() -> None:
-    world = serving_world()
-    seen = dataclasses.replace(
-        world.observation(), route=RouteObserved(()), route_message="Gateway infra/web says no", look_again_s=3
+def test_what_keeps_a_first_revision_from_starting_is_reason_and_message_of_the_model() -> None:
+    world = World(model())
+    world.tick()
+    fail(world, "ImagePullFailed", "pod p: image nope:1 cannot be pulled; push it")
+    (revision,) = world.model.status.revisions
+    message = (
+        f"model digits: revision {revision.name} (default) is starting: pod p: image nope:1 cannot be pulled; push it"
     )
-    decided = plan.model(world.model, RUNTIMES, seen, world.now)
-    assert isinstance(decided.status, ModelStatus)
-    conditions = {c.type: (c.status, c.reason, c.message) for c in decided.status.conditions}
-    moving = f"traffic is moving to revision {decided.status.revision}: Gateway infra/web says no"
-    assert conditions["RolloutComplete"] == ("False", "TrafficMoving", moving)
-    assert conditions["Ready"] == ("False", "NotRouted", "model digits: Gateway infra/web says no")
-    assert decided.look_again_s == 3
+    for type_ in ("Ready", "RolloutComplete"):
+        assert world.condition(type_) == ("False", "ImagePullFailed")
+        assert world.message(type_) == message
+    assert (revision.reason, revision.message) == ("ImagePullFailed", "pod p: image nope:1 cannot be pulled; push it")
+
+
+def test_what_keeps_the_next_revision_from_starting_is_told_while_the_old_one_serves() -> None:
+    world = serving_world()
+    old = world.model.status.revision
+    world.edit(model("b"))
+    world.tick()
+    fail(world, "OutOfMemory", "pod p needs more memory")
+    new = world.model.status.revisions[0].name
+    starting = f"model digits: revision {new} (default) is starting: pod p needs more memory"
+    assert world.condition("RolloutComplete") == ("False", "OutOfMemory")
+    assert world.message("RolloutComplete") == starting
+    assert world.condition("Ready") == ("True", "ServingPrevious")
+    assert world.message("Ready") == f"revision {old} goes on serving; {starting}"
+
+
+def test_a_revision_that_is_not_ready_in_time_goes_on_telling_what_is_wrong_now() -> None:
+    world = World(model())
+    world.tick()
+    name = workload_of(world)
+    world.workloads[name] = dataclasses.replace(
+        world.workloads[name], doing="pod p: container fetch copies the artifact"
+    )
+    world.now += datetime.timedelta(seconds=121)
+    world.tick()
+    begun = f"model digits: revision {world.model.status.revisions[0].name} (default) does not start: "
+    overdue = "not ready after 120 s, and still being tried: "
+    assert world.message("Ready") == f"{begun}{overdue}pod p: container fetch copies the artifact"
+    fail(world, "Crashing", "pod p crashes")
+    assert world.condition("Ready") == ("False", "Crashing")
+    assert world.message("Ready") == f"{begun}{overdue}pod p crashes"
+    world.settle()
+    assert world.message("Ready") == f"revision {world.model.status.revision} (default) serves"
+
+
+def test_a_model_none_of_whose_replicas_answers_says_why() -> None:
+    world = serving_world()
+    fail(world, "NodeLost", "pod p: node n no longer reports on it")
+    assert world.condition("Ready") == ("False", "NodeLost")
+    revision = world.model.status.revision
+    why = "pod p: node n no longer reports on it"
+    assert world.message("Ready") == f"model digits: no replica of revision {revision} answers: {why}"
+    assert world.condition("RolloutComplete") == ("True", "Complete")
+
+
+def test_a_model_with_fewer_replicas_than_wanted_serves_and_says_so() -> None:
+    world = World(model(replicas=2))
+    world.settle()
+    name = workload_of(world)
+    dying = dataclasses.replace(world.workloads[name], ready=1, reason="OutOfMemory", message="pod p needs more memory")
+    world.workloads[name] = dying
+    world.tick()
+    revision = world.model.status.revision
+    assert world.condition("Ready") == ("True", "Degraded")
+    expected = f"revision {revision} (default) serves with 1 of 2 replicas: pod p needs more memory"
+    assert world.message("Ready") == expected
+    world.workloads[name] = dataclasses.replace(dying, ready=2)
+    world.tick()
+    assert world.condition("Ready") == ("True", "Degraded")
+    assert world.message("Ready") == f"revision {revision} (default) serves: pod p needs more memory"
+
+
+def test_a_new_revision_that_dies_before_traffic_has_reached_it_does_not_make_the_model_not_ready() -> None:
+    world = serving_world()
+    old = workload_of(world)
+    world.edit(model("b"))
+    world.tick()
+    new = workload_of(world)
+    world.workloads[new] = dataclasses.replace(world.workloads[new], ready=1)
+    world.tick()
+    world.workloads[new] = dataclasses.replace(world.workloads[new], ready=0)
+    world.tick()
+    assert world.condition("Ready") == ("True", "TrafficMoving")
+    world.workloads[old] = dataclasses.replace(world.workloads[old], ready=0)
+    world.tick()
+    assert world.condition("Ready") == ("False", "NoReadyReplica")
+
+
+QUOTA = "deployments.apps is forbidden: exceeded quota: q"
+NOT_DONE = f"a change could not be made, and is tried again: {QUOTA}"
+
+
+def test_a_change_that_is_refused_is_told_beside_what_goes_on_serving() -> None:
+    world = serving_world()
+    status = world.model.status
+    world.model = world.model.model_copy(update={"status": not_done(world, 0)})
+    assert world.condition("RolloutComplete") == ("False", "NotApplied")
+    assert world.message("RolloutComplete") == NOT_DONE
+    assert world.condition("Ready") == ("True", "ServingPrevious")
+    assert world.message("Ready") == f"revision {status.revision} goes on serving; {NOT_DONE}"
+
+
+def test_a_first_change_that_is_refused_is_why_the_model_is_not_ready() -> None:
+    world = World(model())
+    world.tick()
+    world.model = world.model.model_copy(update={"status": not_done(world, 0)})
+    assert world.condition("Ready") == ("False", "NotApplied")
+    assert world.message("Ready") == NOT_DONE
+
+
+def test_being_refused_again_the_same_way_changes_nothing() -> None:
+    world = serving_world()
+    first = not_done(world, 0)
+    world.model = world.model.model_copy(update={"status": first})
+    assert not_done(world, 60) == first
+
+
+def not_done(world: World, after_s: float) -> ModelStatus:
+    now = world.now + datetime.timedelta(seconds=after_s)
+    decided = plan.model(world.model, RUNTIMES, world.observation(), now)
+    assert decided.status is not None
+    failed = plan.not_done(decided.status, world.model.status.conditions, QUOTA, now)
+    assert isinstance(failed, ModelStatus)
+    return failed
 
 
 def test_planning_reads_nothing_but_its_arguments() -> None:

@@ -67,7 +67,7 @@ class World:
         for _ in range(20):
             for name, seen in self.workloads.items():
                 if not seen.refused:
-                    self.workloads[name] = dataclasses.replace(seen, ready=seen.wanted)
+                    self.workloads[name] = dataclasses.replace(seen, ready=seen.wanted, reason="", message="")
             self.report()
             decided = self.tick()
             if decided == before:
