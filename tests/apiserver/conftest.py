@@ -48,9 +48,9 @@ class Cluster:
     def names(self, kinds: str = "deployments,services,configmaps") -> set[str]:
         return {f"{item['kind']}/{item['metadata']['name']}" for item in self.managed(kinds)}
 
-    def versions(self) -> dict[str, str]:
+    def versions(self, kinds: str = "models,endpoints,deployments,services,configmaps") -> dict[str, str]:
         """Resource versions of everything the operator writes."""
-        items = json.loads(self.kubectl("get", "models,endpoints,deployments,services,configmaps", "-o", "json"))
+        items = json.loads(self.kubectl("get", kinds, "-o", "json"))
         return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items["items"]}
 
     def condition(self, name: str, type_: str, kind: str = "model") -> dict[str, Any]:
@@ -130,12 +130,12 @@ def start_operator(cluster: Cluster, tmp_path: pathlib.Path) -> Iterator[StartOp
     with contextlib.ExitStack() as stack:
         started: list[Operator] = []
 
-        def start(kubeconfig: pathlib.Path | None = None) -> Operator:
+        def start(kubeconfig: pathlib.Path | None = None, *options: str) -> Operator:
             log = tmp_path / f"operator-{len(started)}.log"
             config = kubeconfig or cluster.plane.kubeconfig()
             command = [sys.executable, "-m", "operators.cli.main", "operator", "--kubeconfig", str(config)]
             command += ["--namespace", cluster.namespace, "--lease-namespace", cluster.namespace]
-            command += ["--health-host", "127.0.0.1", "--health-port", "0"]
+            command += ["--health-host", "127.0.0.1", "--health-port", "0", *options]
             with log.open("wb") as output:
                 process = subprocess.Popen(command, stdout=output, stderr=output)
             operator = Operator(process, log)
