@@ -21,7 +21,7 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test check bench lock crds charts manifests descriptors clean \
+.PHONY: help setup up test check bench images lock crds charts manifests descriptors clean \
         check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
@@ -39,6 +39,9 @@ check: check-format check-lint check-types check-layers check-spelling lock-chec
 
 bench: $(DEV)  ## Measure what "make up" serves (ARGS="--rate 200 --seconds 30")
 	$(PY) -m benchmarks $(ARGS)
+
+images: $(DEV)  ## Build the container images into build/images, as root on Debian (ARGS="serve router --base IMAGE")
+	@$(PY) -m images $(ARGS)
 
 lock: $(BOOTSTRAP)  ## Resolve pyproject.toml into requirements/ (UPGRADE=1: to the newest versions)
 	requirements/compile . $(if $(UPGRADE),--upgrade)
