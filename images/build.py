@@ -23,7 +23,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from images import base, wheels
 
@@ -197,6 +197,7 @@ def _image(folder: Path, name: str, wanted: Inputs, archive: Path, say: Say) -> 
         )  # fmt: skip
         _buildah(folder, "push", "--quiet", identity.read_text(), f"oci-archive:{grown}:{reference}")
         built = Built(reference, *measured(grown), wanted.arguments["REVISION"], wanted.fingerprint())
+        archive.with_name(f"{full}.cdx.json").write_bytes(bill_of_materials(grown, full))
         grown.replace(archive)
     say(f"{full}: built in {time.monotonic() - started:.0f} s")
     return built
@@ -205,22 +206,36 @@ def _image(folder: Path, name: str, wanted: Inputs, archive: Path, say: Say) -> 
 def measured(archive: Path) -> tuple[str, int, int]:
     """An OCI archive's digest, the bytes of its compressed layers, and the bytes of its layers unpacked."""
     with tarfile.open(archive) as tar:
-
-        def blob(digest: str) -> Any:
-            file = tar.extractfile(f"blobs/{digest.replace(':', '/')}")
-            assert file is not None, digest
-            return file
-
-        index = tar.extractfile("index.json")
-        assert index is not None, archive
-        digest = json.load(index)["manifests"][0]["digest"]
-        layers = json.load(blob(digest))["layers"]
+        digest, layers = _layers(tar)
         unpacked = 0
         for layer in layers:
-            with gzip.GzipFile(fileobj=blob(layer["digest"])) as content:
+            with gzip.open(_blob(tar, layer["digest"])) as content:
                 while chunk := content.read(1 << 20):
                     unpacked += len(chunk)
     return digest, sum(layer["size"] for layer in layers), unpacked
+
+
+def bill_of_materials(archive: Path, full_name: str) -> bytes:
+    """The bill of materials inside an archive: in its last layer."""
+    with tarfile.open(archive) as tar:
+        _, layers = _layers(tar)
+        with tarfile.open(fileobj=_blob(tar, layers[-1]["digest"])) as layer:
+            file = layer.extractfile(f"usr/share/sbom/{full_name}.cdx.json")
+            assert file is not None, full_name
+            return file.read()
+
+
+def _layers(archive: tarfile.TarFile) -> tuple[str, list[dict[str, Any]]]:
+    index = archive.extractfile("index.json")
+    assert index is not None, archive.name
+    digest = json.load(index)["manifests"][0]["digest"]
+    return digest, json.load(_blob(archive, digest))["layers"]
+
+
+def _blob(archive: tarfile.TarFile, digest: str) -> IO[bytes]:
+    file = archive.extractfile(f"blobs/{digest.replace(':', '/')}")
+    assert file is not None, digest
+    return file
 
 
 def _write(output: Path, images: Mapping[str, Built]) -> None:
