@@ -9,11 +9,14 @@ import os
 import pathlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from operators.api.errors import Conflict, InvalidObject, NotFound, OperatorError, Unreachable
 from operators.cli import datadir, kinds
 from operators.cli.kinds import Kind
+
+if TYPE_CHECKING:
+    import httpx
 
 Object = dict[str, Any]
 """An object of the API as JSON: the verbs show objects, they decide nothing on them."""
@@ -37,6 +40,9 @@ class Client(Protocol):
 
     def store(self) -> str | None:
         """The artifact store that was set for everybody, as a URI."""
+
+    def way_to(self, url: str) -> httpx.BaseTransport | None:
+        """How ``url`` of a status is reached, where that is not by a connection from here."""
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """The object."""
@@ -147,6 +153,9 @@ class LocalClient:
         return None
 
     def store(self) -> str | None:
+        return None
+
+    def way_to(self, url: str) -> httpx.BaseTransport | None:
         return None
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:

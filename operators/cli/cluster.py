@@ -8,7 +8,7 @@ import dataclasses
 import json
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3
 from kubernetes import client, config
@@ -16,6 +16,9 @@ from kubernetes import client, config
 from operators.api.errors import Conflict, NotFound, OperatorError, Unreachable
 from operators.cli.client import Object, refused
 from operators.cli.kinds import Kind
+
+if TYPE_CHECKING:
+    import httpx
 
 FIELD_MANAGER = "penstock-cli"
 """Not the operator's: what a person applied stays that person's."""
@@ -60,6 +63,11 @@ class ClusterClient:
             return None
         except Unreachable as error:
             raise Unreachable(f"{error}\nname the artifact store with --store, which needs no ConfigMap") from error
+
+    def way_to(self, url: str) -> httpx.BaseTransport | None:
+        from operators.cli import service_proxy  # brings an HTTP client that the other verbs do without
+
+        return service_proxy.ServiceProxy(self.api) if service_proxy.path(url) else None
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         return self._call("GET", kind.path(namespace, name))

@@ -80,14 +80,23 @@ def model_url(given: str) -> str:
     return url
 
 
-def ask(url: str, model: str, contract: dict[str, Any], file: pathlib.Path, timeout_s: float) -> Answer:
+def ask(
+    url: str,
+    model: str,
+    contract: dict[str, Any],
+    file: pathlib.Path,
+    timeout_s: float,
+    transport: httpx.BaseTransport | None = None,
+) -> Answer:
     """Send the content of ``file`` to the model at ``url``, which ends in ``/v2/models/NAME``.
+
+    ``transport`` is how to get there, where that is not by a connection from here.
 
     Raises:
         BadInput: the file is not what the model takes.
         Unreachable: nobody answers, or the answer is an error of the server.
     """
-    with httpx.Client(timeout=timeout_s) as client:
+    with httpx.Client(timeout=timeout_s, transport=transport) as client:
         inputs = _answered(client, "GET", url, None)[0].get("inputs", [])
         wanted = request(file, inputs, contract)
         began = time.perf_counter()
@@ -199,7 +208,7 @@ def _answered(
         raise Unreachable(f"{url}: HTTP {response.status_code}, and no V2 answer: {error}") from error
     if response.status_code != 200:
         kind = {400: BadInput, 404: NotFound}.get(response.status_code, Unreachable)
-        raise kind(f"{url}: HTTP {response.status_code}: {body.get('error', response.text)}")
+        raise kind(f"{url}: HTTP {response.status_code}: {body.get('error') or body.get('message', response.text)}")
     return body, response.headers
 
 

@@ -241,7 +241,8 @@ def infer(
         why = show.condition(asked, "Ready").get("message", "it was not looked at yet")
         raise OperatorError(f"{asked['kind'].lower()} {name} has no URL: {why}")
     contract = _contract(_first_model(client, asked))
-    answer = inference.ask(address, asked["metadata"]["name"], contract, file, timeout)
+    way = None if url else client.way_to(address)
+    answer = inference.ask(address, asked["metadata"]["name"], contract, file, timeout, way)
     if answer.rows > 1:
         print(f"first of {answer.rows} rows; give a nested list as .json to send several", file=sys.stderr)
     found = inference.scores(answer, contract)
