@@ -50,7 +50,7 @@ crds: $(DEV)  ## Write manifests/crds from operators/api
 	$(BIN)/penstock crds manifests/crds
 
 charts: $(DEV)  ## Write values, schemas, references and definitions of helm/ from helm/values.py and operators/api
-	$(PY) -m helm
+	$(PY) -m helm.writing
 
 manifests: $(DEV)  ## Render manifests/install.yaml (the first time it builds kubectl, where KUBEBUILDER_ASSETS has none)
 	$(PY) -m tests.rig.rendering
@@ -88,7 +88,7 @@ crds-check: $(DEV)
 	$(BIN)/penstock crds --check manifests/crds
 
 charts-check: $(DEV)
-	$(PY) -m helm --check
+	$(PY) -m helm.writing --check
 
 descriptors-check: $(DEV)
 	@$(foreach proto,$(PROTOS),$(call protoc,$(proto),/dev/stdout) | cmp - $(proto:.proto=.binpb) \

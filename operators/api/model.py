@@ -15,7 +15,10 @@ from operators.api.status import ModelStatus
 SCHEMES = ("file", "pvc", "s3", "gs", "abfs", "https", "hf", "oci", "mlflow", "dvc")
 _URI = re.compile(rf"^({'|'.join(SCHEMES)})://.+$")
 _URI_CEL = rf"self.uri.matches('^({'|'.join(SCHEMES)})://.+$')"
-_URI_MESSAGE = "uri must be one of " + ", ".join(f"{scheme}://…" for scheme in SCHEMES)
+_URI_MESSAGE = (
+    f"uri must be one of {', '.join(f'{scheme}://…' for scheme in SCHEMES)}; "
+    "`penstock apply -f FILE` takes relative paths, too"
+)
 
 Uri = Annotated[str, Field(max_length=2048)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -129,6 +129,8 @@ class RouteObserved:
     arms: tuple[Arm, ...]
     in_flight: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Requests under way, by workload; a workload missing here has none and gets none."""
+    told_by: str = ""
+    """Whose word this is, where it is not the data plane's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,12 @@ class Observation:
     """None: the data plane has not reported on it yet."""
     url: str = ""
     """Where clients reach the route; empty while unknown."""
+    route_message: str = ""
+    """Why ``route`` is not what was asked, where that is known."""
+    not_sticky: str = ""
+    """What cannot keep a client at one arm of a route; empty where it can be done."""
+    look_again_s: float | None = None
+    """When more will be seen without any change."""
 
 
 @dataclasses.dataclass(frozen=True)

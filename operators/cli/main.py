@@ -110,8 +110,18 @@ def operator(
     ] = "penstock-system",
     image: Annotated[str, typer.Option(help="Image of the built-in model server.")] = "penstock-serve:latest",
     router_url: Annotated[
-        str, typer.Option(help="Where clients reach the router; models' URLs begin with it.")
-    ] = "http://penstock-router.penstock-system",
+        str | None,
+        typer.Option(
+            help="Where clients reach the router; models' URLs begin with it. With --gateway: until its status says.",
+            show_default="http://penstock-router.penstock-system",
+        ),
+    ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="NAMESPACE/NAME of a Gateway (Gateway API) that carries the traffic.", show_default="Penstock's router"
+        ),
+    ] = None,
     health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
     health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
 ) -> None:
@@ -119,7 +129,7 @@ def operator(
     from operators.cli import operator as cluster_operator
 
     settings = cluster_operator.Settings(
-        kubeconfig, context, namespace, lease_namespace, image, router_url, health_host, health_port
+        kubeconfig, context, namespace, lease_namespace, image, router_url, gateway, health_host, health_port
     )
     raise typer.Exit(cluster_operator.run(settings))
 

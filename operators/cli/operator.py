@@ -14,19 +14,25 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterable
 
 from operators.actuators.kubernetes import makers
 from operators.actuators.kubernetes.actuator import KubernetesActuator
+from operators.actuators.kubernetes.gateway import Gateway
 from operators.actuators.kubernetes.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINTS,
+    GATEWAYS,
+    GRPC_ROUTES,
+    HTTP_ROUTES,
     MODELS,
     PODS,
     SERVICES,
     SERVING_RUNTIMES,
     Children,
 )
+from operators.api.errors import OperatorError
 from operators.api.plan import Key
 from operators.cli import client
 from operators.planning import runtimes
@@ -37,16 +43,17 @@ from operators.runtime.cache import Cache
 from operators.runtime.connection import Connection
 from operators.runtime.controller import Controller
 from operators.runtime.credentials import InCluster, Kubeconfig, Source
-from operators.runtime.errors import ClusterError
+from operators.runtime.errors import ClusterError, NotFound
 from operators.runtime.lease import Lease
 from operators.runtime.queue import Queue
-from operators.runtime.resource import Object, Resource, key_of
+from operators.runtime.resource import Object, ObjectKey, Resource, key_of
 from operators.runtime.throttle import Throttle
 from operators.store.kubernetes import KubernetesStore
 
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "penstock-operator"
+ROUTER_URL = "http://penstock-router.penstock-system"
 RETRY = (0.5, 300.0)
 """First and longest wait, in seconds, of a key whose reconcile fails."""
 RECONNECT = (0.2, 30.0)
@@ -64,7 +71,10 @@ class Settings:
     """Watch this namespace only; None: all."""
     lease_namespace: str = "penstock-system"
     image: str = "penstock-serve:latest"
-    router_url: str = "http://penstock-router.penstock-system"
+    router_url: str | None = None
+    """None: that of our router; with ``gateway`` what its status says."""
+    gateway: str | None = None
+    """NAMESPACE/NAME of the Gateway that carries the traffic; None: our router."""
     health_host: str = "0.0.0.0"
     health_port: int = 8081
     workers: int = 4
@@ -111,16 +121,19 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             await Connection.open(source, Throttle(settings.qps, settings.burst, clock), chance, lease.is_held)
         )
 
-        def cache(resource: Resource, label_selector: str = "") -> Cache:
-            namespace = settings.namespace if resource.namespaced else None
-            return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, namespace, label_selector)
+        def cache(resource: Resource, label_selector: str = "", namespace: str | None = settings.namespace) -> Cache:
+            within = namespace if resource.namespaced else None
+            return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, within, label_selector)
 
         mine = ",".join(f"{label}={value}" for label, value in makers.MANAGED_BY.items())
         objects = {r.kind: cache(r) for r in (MODELS, ENDPOINTS, SERVING_RUNTIMES)}
         children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, PODS)))
-        caches = [*objects.values(), *children]
+        gateway = await _gateway(settings.gateway, connection, cache, mine) if settings.gateway else None
+        routes = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
+        caches = [*objects.values(), *children, *routes, *((gateway.gateways,) if gateway else ())]
         store = KubernetesStore(connection, objects)
-        actuator = KubernetesActuator(connection, objects, children, settings.image, settings.router_url)
+        router_url = settings.router_url or ("" if gateway else ROUTER_URL)
+        actuator = KubernetesActuator(connection, objects, children, settings.image, router_url, gateway)
         reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
         queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
@@ -132,7 +145,12 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             for each in objects.values():
                 each.on_change(lambda obj: changed.put_nowait(_key(obj)))
             for each in children:
-                each.on_change(lambda child: _enqueue_owner(child, queue))
+                each.on_change(lambda child: _tell_owner(child, queue.add))
+            for each in routes:
+                # The Endpoints of a Model send to where its route does.
+                each.on_change(lambda child: _tell_owner(child, changed.put_nowait))
+            if gateway:
+                gateway.gateways.on_change(_when_moved(gateway, objects.values(), changed))
 
             async def work() -> None:
                 for each in caches:
@@ -163,11 +181,48 @@ def _key(obj: Object) -> Key:
     return Key(obj["kind"], *key_of(obj))
 
 
-def _enqueue_owner(child: Object, queue: Queue[Key]) -> None:
+async def _gateway(name: str, connection: Connection, cache: Callable[..., Cache], mine: str) -> Gateway:
+    """The Gateway ``name``.
+
+    Raises:
+        OperatorError: this is no name of one, or the cluster knows no Gateways.
+    """
+    key = ObjectKey(*name.split("/")) if name.count("/") == 1 else ObjectKey("", "")
+    if not all(key):
+        raise OperatorError(f"--gateway {name}: expected NAMESPACE/NAME")
+    for resource in (GATEWAYS, HTTP_ROUTES, GRPC_ROUTES):
+        try:
+            await connection.list(resource, key.namespace)
+        except NotFound as error:
+            raise OperatorError(
+                f"--gateway {name}: the cluster does not serve {resource} {resource.version}; install the standard "
+                "channel of Gateway API 1.1 or newer and a controller for it, or leave --gateway out"
+            ) from error
+        except ClusterError as error:
+            log.warning("gateway=%r error=%r", name, str(error))
+    gateways = cache(GATEWAYS, namespace=key.namespace)
+    return Gateway(key, gateways, cache(HTTP_ROUTES, mine), cache(GRPC_ROUTES, mine), time.monotonic)
+
+
+def _when_moved(gateway: Gateway, caches: Iterable[Cache], changed: asyncio.Queue[Key]) -> Callable[[Object], None]:
+    """Has every object looked at when the address of ``gateway`` is another one; its status changes far more often."""
+    known = gateway.url()
+
+    def look(_: Object) -> None:
+        nonlocal known
+        if gateway.url() != known:
+            known = gateway.url()
+            for obj in (o for cache in caches for o in cache.list()):
+                changed.put_nowait(_key(obj))
+
+    return look
+
+
+def _tell_owner(child: Object, tell: Callable[[Key], None]) -> None:
     labels = child["metadata"].get("labels") or {}
     for kind, label in (("Model", makers.MODEL_LABEL), ("Endpoint", makers.ENDPOINT_LABEL)):
         if label in labels:
-            queue.add(Key(kind, key_of(child).namespace, labels[label]))
+            tell(Key(kind, key_of(child).namespace, labels[label]))
 
 
 def _now() -> datetime.datetime:

@@ -20,16 +20,15 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     make = functools.partial(
         condition, generation=generation, before=endpoint.status.conditions, at=revisions.timestamp(now)
     )
-    if any(m.metadata.name == name for m in models):
-        message = f"endpoint {name}: a Model of this name has the same URL; give one of them another name"
-        conditions = (make("Ready", False, "NameTaken", message), make("Accepted", False, "NameTaken", message))
+    if refusal := _refusal(endpoint, models, seen):
+        conditions = (make("Ready", False, *refusal), make("Accepted", False, *refusal))
         return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions))
     serving = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
     arms = [arm for arm in endpoint.spec.arms if arm.weight]
     shares = [(arm.model, arm.weight) for arm in arms if arm.model in serving]
     header = endpoint.spec.assignment.header if endpoint.spec.assignment else None
     conditions = (
-        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving)),
+        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving, seen)),
         make("Accepted", *acted_on(f"endpoint {name}", endpoint.not_acted_on())),
     )
     return Plan(
@@ -38,7 +37,17 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     )
 
 
-def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str]) -> Verdict:
+def _refusal(endpoint: Endpoint, models: Sequence[Model], seen: Observation) -> tuple[str, str] | None:
+    name = endpoint.metadata.name
+    if any(m.metadata.name == name for m in models):
+        return "NameTaken", f"endpoint {name}: a Model of this name has the same URL; give one of them another name"
+    if endpoint.spec.assignment and seen.not_sticky:
+        why = f"{seen.not_sticky} cannot keep a client at one arm"
+        return "NotSupported", f"endpoint {name}: spec.assignment: {why}; leave it out to assign each request by itself"
+    return None
+
+
+def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str], seen: Observation) -> Verdict:
     name, arms = endpoint.metadata.name, [arm for arm in endpoint.spec.arms if arm.weight]
     lost = [arm for arm in arms if arm.model not in serving]
     named = ", ".join(f"{arm.name} (model {arm.model}, weight {arm.weight})" for arm in lost)
@@ -51,6 +60,8 @@ def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str]) -
         if ready is None or ready.status != "True":
             said = f": {ready.message}" if ready else ""
             return False, "ModelNotReady", f"endpoint {name}: arm {arm.name}: model {arm.model} is not ready{said}"
+    if seen.route is None and seen.route_message:
+        return False, "NotRouted", f"endpoint {name}: {seen.route_message}"
     return True, "Serving", "every arm's model serves"
 
 

@@ -33,7 +33,7 @@ def model(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observ
         workloads=tuple(_workload(model, r) for r in step.revisions if r.state in revisions.ALIVE),
         route=Route(model.metadata.namespace, model.metadata.name, step.arms, "" if step.arms else ready.message),
         status=status,
-        look_again_s=step.look_again_s,
+        look_again_s=min(filter(None, (step.look_again_s, seen.look_again_s)), default=None),
         reason=step.reason,
     )
 
@@ -90,8 +90,8 @@ def _status(
     accepted = make("Accepted", *_accepted(model, has_runtime))
     usable = _variants_ready(model, resolved.variants) if has_runtime else _accepted(model, has_runtime)
     variants_ready = make("VariantsReady", *usable)
-    rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready))
-    ready = make("Ready", *_ready(model, serving, step, rollout))
+    rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready, seen))
+    ready = make("Ready", *_ready(model, serving, step, rollout, seen))
     return ModelStatus(
         observed_generation=model.metadata.generation,
         conditions=(ready, accepted, variants_ready, rollout),
@@ -133,6 +133,7 @@ def _rollout(
     step: revisions.Step,
     accepted: Condition,
     variants_ready: Condition,
+    seen: Observation,
 ) -> Verdict:
     name = model.metadata.name
     for cause in (accepted, variants_ready):
@@ -149,11 +150,15 @@ def _rollout(
         said = f": {starting.message}" if starting and starting.message else ""
         return False, (starting and starting.reason) or "Starting", f"model {name}: {revision} is starting{said}"
     if any(r.state == "Draining" for r in step.revisions) or serving.weight != sum(a.weight for a in step.arms):
-        return False, "TrafficMoving", f"traffic is moving to revision {serving.name}"
-    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic"
+        said = f": {seen.route_message}" if seen.route_message else ""
+        return False, "TrafficMoving", f"traffic is moving to revision {serving.name}{said}"
+    told_by = f", by {seen.route.told_by}" if seen.route and seen.route.told_by else ""
+    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic{told_by}"
 
 
-def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition) -> Verdict:
+def _ready(
+    model: Model, serving: RevisionStatus | None, step: revisions.Step, rollout: Condition, seen: Observation
+) -> Verdict:
     name = model.metadata.name
     if serving is None:
         return False, rollout.reason, rollout.message
@@ -166,7 +171,8 @@ def _ready(model: Model, serving: RevisionStatus | None, step: revisions.Step, r
         why = serving.reason or "NoReadyReplica"
         return False, why, f"model {name}: no replica of revision {serving.name} answers{said}"
     if serving.weight == 0:
-        return False, "NotRouted", f"model {name}: the router does not report revision {serving.name} yet"
+        said = seen.route_message or f"the router does not report revision {serving.name} yet"
+        return False, "NotRouted", f"model {name}: {said}"
     if rollout.status == "False" and rollout.reason != "TrafficMoving":
         return True, "ServingPrevious", f"revision {serving.name} goes on serving; {rollout.message}"
     serves = f"revision {serving.name} ({serving.variant}) serves"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.rig import binaries, control_plane
 from tests.rig.control_plane import ControlPlane
 
 CRDS = pathlib.Path(__file__).parents[2] / "manifests" / "crds"
@@ -92,6 +94,17 @@ def definitions(control_plane: ControlPlane) -> ControlPlane:
     for kind in ("models", "endpoints", "servingruntimes"):
         control_plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
     return control_plane
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of its own with manifests/install.yaml: admission policies hold for a whole cluster."""
+    found = binaries.locate(os.environ, print)
+    with control_plane.running(found, tmp_path_factory.mktemp("installed")) as plane:
+        plane.kubectl("apply", "--server-side", "-f", str(CRDS.parent / "install.yaml"))
+        for kind in ("models", "endpoints", "servingruntimes"):
+            plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
+        yield plane
 
 
 @pytest.fixture

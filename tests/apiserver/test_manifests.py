@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helm import writing
 from tests.rig import binaries, rendering
 from tests.rig.control_plane import ControlPlane
 from tests.rig.rendering import Object
@@ -30,7 +31,7 @@ def without_helm_labels(found: Object) -> Object:
 
 def test_install_yaml_is_what_the_manifests_say(control_plane: ControlPlane) -> None:
     made = rendering.install(control_plane.kubectl_path)
-    assert rendering.INSTALL.read_text() == made, "run `make manifests` and commit it"
+    assert writing.INSTALL.read_text() == made, "run `make manifests` and commit it"
 
 
 def test_the_chart_with_default_values_and_the_manifests_are_the_same_objects(

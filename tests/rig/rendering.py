@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
+from helm import writing
 from tests.rig import binaries
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 CHARTS = ROOT / "helm"
-INSTALL = MANIFESTS / "install.yaml"
 NAMESPACE = "penstock-system"
 
 Object = dict[str, Any]
@@ -37,8 +37,8 @@ def kustomize(kubectl: Path, folder: Path) -> str:
 
 def install(kubectl: Path) -> str:
     """The kinds and the default installation in one file."""
-    header = "# Made from manifests/crds and manifests/base by `make manifests`; change it there.\n"
-    return header + "---\n".join(kustomize(kubectl, MANIFESTS / part) for part in ("crds", "base"))
+    kinds, mark, _ = writing.INSTALL.read_text().partition(writing.BASE)
+    return kinds + mark + kustomize(kubectl, MANIFESTS / "base")
 
 
 def template(helm: Path, chart: str, values: Object | None = None, options: Sequence[str] = ()) -> list[Object]:
@@ -64,7 +64,7 @@ def run(*command: str, stdin: str = "") -> str:
 def main() -> int:
     """Write manifests/install.yaml."""
     kubectl = binaries.locate(os.environ, print).kubectl
-    INSTALL.write_text(install(kubectl))
+    writing.INSTALL.write_text(install(kubectl))
     return 0
 
 

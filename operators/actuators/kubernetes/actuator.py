@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from operators.actuators.kubernetes import diagnosis, drift, makers, observing
-from operators.actuators.kubernetes.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Children
+from operators.actuators.kubernetes.gateway import Gateway
+from operators.actuators.kubernetes.resources import Children
 from operators.api.errors import Conflict, OperatorError
 from operators.api.kinds import parse
 from operators.api.model import Model
-from operators.api.plan import Key, Observation, Plan
+from operators.api.plan import Arm, Key, Observation, Plan
 from operators.runtime.cache import Cache
 from operators.runtime.connection import Connection
 from operators.runtime.errors import ApiError
@@ -27,14 +28,14 @@ class KubernetesActuator:
     fetch_image: str
     router_url: str
     """Where clients reach the router, without a trailing slash."""
+    gateway: Gateway | None = None
+    """Carries the traffic instead of our router."""
 
     async def observe(self, key: Key) -> Observation:
         """Facts about ``key`` from the caches."""
-        route = self.children.config_maps.get(key.namespace, _route_name(key))
-        url = f"{self.router_url}/{key.namespace}/{key.name}/v2/models/{key.name}"
         owner = self.owners[key.kind].get(key.namespace, key.name)
         if key.kind != "Model" or owner is None:
-            return Observation(route=observing.route(route), url=url)
+            return self._routed(key, Observation(), {})
         model = parse(owner)
         assert isinstance(model, Model)
         locations = [model.spec.source, *(v.source for v in model.spec.variants if v.source)]
@@ -46,11 +47,28 @@ class KubernetesActuator:
             )
             for deployment in self.children.deployments.list(key.namespace, labels)
         }
-        return Observation(
-            fetches=dict(observing.fetch(location) for location in locations),
-            workloads=workloads,
-            route=observing.route(route),
-            url=url,
+        seen = Observation(fetches=dict(observing.fetch(location) for location in locations), workloads=workloads)
+        weights = {revision.name: revision.weight for revision in model.status.revisions}
+        reported = {
+            key_of(deployment).name: observing.arm(deployment, weights)
+            for deployment in self.children.deployments.list(key.namespace, labels)
+        }
+        return self._routed(key, seen, reported)
+
+    def _routed(self, key: Key, seen: Observation, before: Mapping[str, Arm]) -> Observation:
+        """``seen`` with what is known of the route; ``before`` is what was reported of each workload last."""
+        path = f"/{key.namespace}/{key.name}/v2/models/{key.name}"
+        if self.gateway is None:
+            route = self.children.config_maps.get(key.namespace, makers.route_name(key.kind, key.name))
+            return dataclasses.replace(seen, route=observing.route(route), url=self.router_url + path)
+        base, routes = self.gateway.url() or self.router_url, self.gateway.observe(key, before)
+        return dataclasses.replace(
+            seen,
+            route=routes.route,
+            route_message=routes.message,
+            url=base + path if base else "",
+            not_sticky=str(self.gateway),
+            look_again_s=routes.look_again_s,
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
@@ -64,55 +82,49 @@ class KubernetesActuator:
         if owner is None or owner["metadata"].get("deletionTimestamp"):
             return
         reference = makers.owner(key, owner["metadata"]["uid"])
-        wanted: list[tuple[Resource, Cache, Object]] = []
+        wanted: list[tuple[Cache, Object]] = []
         for workload in plan.workloads:
             deployment = makers.deployment(workload, reference, self.fetch_image)
-            wanted.append((DEPLOYMENTS, self.children.deployments, deployment))
-            wanted.append((SERVICES, self.children.services, makers.service(workload, reference)))
-        if plan.route is not None:
-            wanted.append((CONFIG_MAPS, self.children.config_maps, makers.route(plan.route, reference)))
+            wanted.append((self.children.deployments, deployment))
+            wanted.append((self.children.services, makers.service(workload, reference)))
+        if plan.route is not None and self.gateway is not None:
+            wanted += self.gateway.children(plan.route, plan.workloads, reference)
+        elif plan.route is not None:
+            wanted.append((self.children.config_maps, makers.route(plan.route, reference)))
         failures = []
-        for resource, cache, child in wanted:
+        for cache, child in wanted:
             try:
-                await self._apply(resource, cache, child, owner["metadata"]["uid"])
+                await self._apply(cache, child, owner["metadata"]["uid"])
             except ApiError as error:
                 failures.append(diagnosis.refusal(error.message).message if error.status == 403 else str(error))
             except Conflict as error:
                 failures.append(str(error))
         if failures:
             raise OperatorError("; ".join(failures))
-        names = {(resource, key_of(child)) for resource, _, child in wanted}
+        names = {(cache.resource, key_of(child)) for cache, child in wanted}
         for resource, child in self._existing(key):
             if (resource, key_of(child)) not in names:
                 await self.connection.delete(resource, child)
 
-    async def _apply(self, resource: Resource, cache: Cache, wanted: Object, owner_uid: str) -> None:
+    async def _apply(self, cache: Cache, wanted: Object, owner_uid: str) -> None:
         live = cache.get(*key_of(wanted))
         if live is not None and not _owned_by(live, owner_uid):
-            kind, name = resource.kind, live["metadata"]["name"]
+            kind, name = cache.resource.kind, live["metadata"]["name"]
             raise Conflict(
                 f"{kind} {name} exists and belongs to somebody else; rename it or the object that needs this name"
             )
         stamped = drift.stamped(wanted)
         if live is None or drift.differs(stamped, live):
-            await self.connection.apply(resource, stamped)
+            await self.connection.apply(cache.resource, stamped)
 
     def _existing(self, key: Key) -> Iterator[tuple[Resource, Object]]:
         label = makers.MODEL_LABEL if key.kind == "Model" else makers.ENDPOINT_LABEL
         labels = makers.MANAGED_BY | {label: key.name}
-        pairs = (
-            (DEPLOYMENTS, self.children.deployments),
-            (SERVICES, self.children.services),
-            (CONFIG_MAPS, self.children.config_maps),
-        )
-        for resource, cache in pairs:
+        routes = (self.gateway.http_routes, self.gateway.grpc_routes) if self.gateway else ()
+        for cache in (self.children.deployments, self.children.services, self.children.config_maps, *routes):
             for child in cache.list(key.namespace, labels):
-                yield resource, child
+                yield cache.resource, child
 
 
 def _owned_by(live: Object, uid: str) -> bool:
     return any(reference.get("uid") == uid for reference in live["metadata"].get("ownerReferences", []))
-
-
-def _route_name(key: Key) -> str:
-    return f"{key.name}-route" if key.kind == "Model" else f"{key.name}-split"

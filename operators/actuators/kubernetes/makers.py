@@ -99,6 +99,11 @@ def service(workload: Workload, owner: Object) -> Object:
     }
 
 
+def route_name(kind: str, name: str) -> str:
+    """Name of the object that routes to the Model or Endpoint ``name``."""
+    return f"{name}-route" if kind == "Model" else f"{name}-split"
+
+
 def route(route: Route | Split, owner: Object) -> Object:
     """The route as the router reads it; the router answers in an annotation of the same object.
 
@@ -115,7 +120,7 @@ def route(route: Route | Split, owner: Object) -> Object:
     else:
         body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
         label = ENDPOINT_LABEL
-    name = f"{route.name}-{'route' if isinstance(route, Route) else 'split'}"
+    name = route_name("Model" if isinstance(route, Route) else "Endpoint", route.name)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

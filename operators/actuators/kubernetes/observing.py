@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -76,6 +76,13 @@ def _rounded(count: int) -> int:
         return count
     power: int = 10 ** (len(str(count)) - 1)
     return power * (5 if count >= 5 * power else 2 if count >= 2 * power else 1)
+
+
+def arm(deployment: Object, weights: Mapping[str, int]) -> Arm:
+    """The arm that a Deployment stands for, with its share by ``weights`` of revisions."""
+    labels = deployment["metadata"]["labels"]
+    revision = labels[makers.REVISION_LABEL]
+    return Arm(deployment["metadata"]["name"], revision, labels[makers.VARIANT_LABEL], weights.get(revision, 0))
 
 
 def route(config_map: Object | None) -> RouteObserved | None:

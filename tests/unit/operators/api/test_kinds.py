@@ -37,7 +37,7 @@ def model(**spec: Any) -> dict[str, Any]:
         (
             model(source={"uri": "http://models/digits.onnx"}),
             "Model 'digits': spec.source: uri must be one of file://…, pvc://…, s3://…, gs://…, abfs://…, https://…, "
-            "hf://…, oci://…, mlflow://…, dvc://…",
+            "hf://…, oci://…, mlflow://…, dvc://…; `penstock apply -f FILE` takes relative paths, too",
         ),
         ({**model(), "metadata": {}}, "Model: metadata.name: required, but not given"),
         (

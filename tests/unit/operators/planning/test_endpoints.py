@@ -19,8 +19,11 @@ def named(name: str, of: Model = SERVING.model) -> Model:
     return of.model_copy(update={"metadata": of.metadata.model_copy(update={"name": name})})
 
 
-def plan(given: Endpoint, *models: Model) -> Plan:
-    return endpoints.plan(given, models, Observation(url="http://router/default/reader/v2/models/reader"), START)
+SEEN = Observation(url="http://router/default/reader/v2/models/reader")
+
+
+def plan(given: Endpoint, *models: Model, seen: Observation = SEEN) -> Plan:
+    return endpoints.plan(given, models, seen, START)
 
 
 def told(decided: Plan, type_: str = "Ready") -> tuple[str, str, str]:
@@ -66,6 +69,24 @@ def test_an_endpoint_with_the_name_of_a_model_takes_none_of_its_traffic() -> Non
     message = "endpoint reader: a Model of this name has the same URL; give one of them another name"
     assert told(decided) == ("False", "NameTaken", message)
     assert told(decided, "Accepted") == ("False", "NameTaken", message)
+
+
+def test_sticky_arms_are_refused_where_the_data_plane_cannot_keep_a_client_at_one() -> None:
+    gateway = Observation(not_sticky="Gateway infra/web")
+    assert plan(endpoint(), named("a"), named("b"), seen=gateway).route is not None
+    decided = plan(endpoint(assignment={"header": "x-user"}), named("a"), named("b"), seen=gateway)
+    assert decided.route is None
+    message = (
+        "endpoint reader: spec.assignment: Gateway infra/web cannot keep a client at one arm; leave it out to assign "
+        "each request by itself"
+    )
+    assert told(decided) == ("False", "NotSupported", message)
+    assert told(decided, "Accepted") == ("False", "NotSupported", message)
+
+
+def test_an_endpoint_whose_route_is_refused_is_not_ready() -> None:
+    decided = plan(endpoint(), named("a"), named("b"), seen=Observation(route_message="Gateway infra/web says no"))
+    assert told(decided) == ("False", "NotRouted", "endpoint reader: Gateway infra/web says no")
 
 
 def test_fields_that_are_not_acted_on_are_named() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
-from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route, RouteObserved
 from operators.api.status import ModelStatus
 from operators.planning import names, plan
 from tests.unit.operators.planning.world import RUNTIMES, World, digest, model
@@ -227,6 +227,28 @@ def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None
     world.tick()
     assert world.condition("Ready") == ("False", "NoReadyReplica")
     assert [arm.workload for arm in world.asked] == [name]
+
+
+def test_a_report_that_is_not_the_data_planes_own_is_told_as_what_it_is() -> None:
+    world = serving_world()
+    assert world.route is not None
+    world.route = dataclasses.replace(world.route, told_by="the status of Gateway infra/web")
+    world.tick()
+    assert world.message("RolloutComplete").endswith(" has all traffic, by the status of Gateway infra/web")
+
+
+def test_why_traffic_has_not_moved_is_told_and_looked_at_again() -> None:
+    world = serving_world()
+    seen = dataclasses.replace(
+        world.observation(), route=RouteObserved(()), route_message="Gateway infra/web says no", look_again_s=3
+    )
+    decided = plan.model(world.model, RUNTIMES, seen, world.now)
+    assert isinstance(decided.status, ModelStatus)
+    conditions = {c.type: (c.status, c.reason, c.message) for c in decided.status.conditions}
+    moving = f"traffic is moving to revision {decided.status.revision}: Gateway infra/web says no"
+    assert conditions["RolloutComplete"] == ("False", "TrafficMoving", moving)
+    assert conditions["Ready"] == ("False", "NotRouted", "model digits: Gateway infra/web says no")
+    assert decided.look_again_s == 3
 
 
 def fail(world: World, reason: str, message: str, index: int = 0) -> None:

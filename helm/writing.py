@@ -1,7 +1,8 @@
-"""Writes what our charts have that is said elsewhere: ``python -m helm``, or ``--check`` to fail where it is stale.
+"""Writes what our charts have that is said elsewhere: ``python -m helm.writing``; ``--check`` fails where it is stale.
 
 values.yaml, values.schema.json and the table of each README come from ``values``, the definitions of the chart
-penstock-crds from ``operators.api``, and its roles from manifests/crds.
+penstock-crds from ``operators.api``, and its roles from manifests/crds. manifests/install.yaml begins with the
+same; the rest of it is rendered by ``make manifests``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from operators.cli import crds
 HERE = pathlib.Path(__file__).parent
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 HEADER = "# Made from helm/values.py by `make charts`; change it there.\n"
+INSTALL = HERE.parent / "manifests" / "install.yaml"
+BASE = "# What follows is manifests/base, rendered by `make manifests`.\n"
 BEGIN, END = "<!-- values: made by `make charts` -->\n", "<!-- end of values -->\n"
 
 
@@ -39,7 +42,10 @@ def files() -> dict[pathlib.Path, str]:
     templates = HERE / "penstock-crds" / "templates"
     for name, text in crds.render().items():
         made[templates / name] = kept(text)
-    made[templates / "roles.yaml"] = (HERE.parent / "manifests" / "crds" / "roles.yaml").read_text()
+    roles = made[templates / "roles.yaml"] = (HERE.parent / "manifests" / "crds" / "roles.yaml").read_text()
+    made[INSTALL] = (
+        "---\n".join([*crds.render().values(), roles]) + "---\n" + BASE + INSTALL.read_text().partition(BASE)[2]
+    )
     return made
 
 
