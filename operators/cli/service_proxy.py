@@ -57,7 +57,7 @@ class ServiceProxy(httpx.BaseTransport):
                 timeout=urllib3.Timeout(connect=limits["connect"], read=limits["read"]),
                 decode_content=False,
             )
-        except urllib3.exceptions.TimeoutError as error:
+        except urllib3.exceptions.ReadTimeoutError as error:
             raise httpx.ReadTimeout(str(error)) from error
         except urllib3.exceptions.HTTPError as error:
             raise httpx.ConnectError(f"the API server does not answer: {error}") from error
