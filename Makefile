@@ -2,6 +2,7 @@
 PYTHON ?= python3
 MODEL ?= examples/digits/model.yaml
 TIER ?=
+NAME ?= penstock
 ARGS ?=
 
 BIN := .venv/bin
@@ -21,7 +22,7 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test check bench images lock crds charts manifests descriptors clean \
+.PHONY: help setup up test cluster cluster-down check bench images lock crds charts manifests descriptors clean \
         check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
@@ -34,6 +35,12 @@ up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the 
 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
 	$(PY) -m tests.tiers $(TIER)
+
+cluster: $(DEV)  ## Start a throw-away Kubernetes on this machine, as root and without Docker (NAME=penstock)
+	$(PY) -m tests.rig.node up --name $(NAME)
+
+cluster-down: $(DEV)  ## Remove it, and everything it left
+	$(PY) -m tests.rig.node down --name $(NAME)
 
 check: check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
 

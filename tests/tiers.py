@@ -4,15 +4,15 @@
 met is left out and named in the table at the end; with ``CI=true`` it is a failure, so that a green build
 means that everything ran. A skipped test is a failure everywhere: what a test needs, its tier declares.
 
-The control plane's binaries take minutes to build on a cold machine, so their build starts first, at the
-lowest priority, and the tiers that do not need it run meanwhile.
+Programs from Go modules take minutes to build on a cold machine, so their builds start first, one tier's after
+the other's and at the lowest priority, and the tiers that need none run meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
+import concurrent.futures
 import importlib
 import os
 import shutil
@@ -21,13 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from xml.etree import ElementTree
 
 from tests.rig import binaries
+from tests.rig.node import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,6 +73,19 @@ def stores(environ: Environ, which: Which) -> str | None:
     return haproxy(environ, which)
 
 
+def node(environ: Environ, which: Which) -> str | None:
+    """A cluster that KUBECONFIG points to; or Linux, root, and Go to build a node from."""
+    if environ.get("KUBECONFIG"):
+        return None
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "needs root on Linux to start a node, or a KUBECONFIG that points to a cluster for tests"
+    if which("go") is None:
+        return "needs go on PATH to build a node's programs, or a KUBECONFIG that points to a cluster for tests"
+    if (absent := packages.missing()) and which("apt-get") is None:
+        return f"needs what Debian calls {', '.join(absent)}"
+    return None
+
+
 @dataclass(frozen=True)
 class Tier:
     """Folders of tests that need the same things of the machine."""
@@ -82,15 +96,15 @@ class Tier:
     """Why this machine cannot run the tier, or None."""
     workers: int = 0
     """Parallel processes. 0 where a tier shares one expensive thing, or drives enough processes as it is."""
-    needs_build: bool = False
 
 
 TIERS = (
     Tier("unit", ("tests/unit", "tests/contract", "tests/property"), nothing, workers=2),
     Tier("local", ("tests/local",), haproxy),
     Tier("conformance", ("tests/conformance",), haproxy),
-    Tier("storage", ("tests/storage",), stores, needs_build=True),
-    Tier("apiserver", ("tests/apiserver",), control_plane, needs_build=True),
+    Tier("storage", ("tests/storage",), stores),
+    Tier("apiserver", ("tests/apiserver",), control_plane),
+    Tier("cluster", ("tests/cluster",), node),
 )
 
 
@@ -159,44 +173,58 @@ def run(tier: Tier) -> Outcome:
     return judged(tier.name, done.returncode, written, time.monotonic() - started)
 
 
-@contextlib.contextmanager
-def build(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The control plane's build, going on at the lowest priority for as long as the block lasts."""
-    command = ("nice", "-n", "19", sys.executable, "-m", "tests.rig.binaries")
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
+class Builds:
+    """Builds of what tiers need, one after the other, for as long as the block lasts."""
+
+    def __init__(self, tiers: Sequence[str]) -> None:
+        self._wanted = tiers
+        self._one_at_a_time = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._process: subprocess.Popen[str] | None = None
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        self._failures = {tier: self._one_at_a_time.submit(self._build, tier) for tier in self._wanted}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._one_at_a_time.shutdown(wait=False, cancel_futures=True)
+        if (process := self._process) is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
+        self._one_at_a_time.shutdown()
 
+    def failure(self, tier: str) -> str | None:
+        """Wait for the tier's build; why it failed, or None."""
+        if tier not in self._failures:
+            return None
+        if not self._failures[tier].done():
+            print(f"\n--- waiting for what {tier} needs to be built", flush=True)
+        return self._failures[tier].result()
 
-def finish(process: subprocess.Popen[bytes], log: Path) -> str | None:
-    """Wait for the build; why it failed, or None."""
-    if process.poll() is None:
-        print("\n--- waiting for the control plane to be built", flush=True)
-    if process.wait() == 0:
-        return None
-    said = log.read_text(errors="replace").strip()
-    print(f"\n{said}", flush=True)
-    last = said.splitlines()[-1] if said else f"its build ended with {process.returncode}"
-    return f"the control plane cannot be built: {last}"
+    def _build(self, tier: str) -> str | None:
+        if self._ended:
+            return "not built: the run ended"
+        command = ("nice", "-n", "19", sys.executable, "-m", "tests.rig.binaries", tier)
+        out = subprocess.PIPE
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        ) as process:
+            self._process = process
+            said = process.communicate()[0].strip()
+        if process.returncode == 0:
+            return None
+        print(f"\n{said}", flush=True)
+        last = said.splitlines()[-1] if said else f"its build ended with {process.returncode}"
+        return f"what {tier} needs cannot be built: {last}"
 
 
 def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
     """Run the tiers in order, each either with pytest or with the reason why not."""
     missing = {tier.name: tier.missing(environ, which) for tier in tiers}
     outcomes = []
-    with contextlib.ExitStack() as stack:
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-build-"))) / "log"
-        wanted = any(tier.needs_build and missing[tier.name] is None for tier in tiers)
-        process = stack.enter_context(build(log)) if wanted else None
+    with Builds([name for name, reason in missing.items() if reason is None and name in binaries.TIERS]) as builds:
         for tier in tiers:
-            reason = missing[tier.name]
-            if reason is None and tier.needs_build and process is not None:
-                reason = finish(process, log)
+            reason = missing[tier.name] or builds.failure(tier.name)
             outcomes.append(run(tier) if reason is None else not_run(tier.name, reason, environ))
     return outcomes
 

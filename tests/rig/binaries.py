@@ -1,11 +1,11 @@
-"""A control plane, kubectl, an S3 gateway and an OCI registry: found, or built once from Go modules.
+"""Kubernetes and what tests put beside it: found, or built once from Go modules.
 
 Looked for in the folder ``KUBEBUILDER_ASSETS`` first, where that is set (it usually has no
 kube-controller-manager), then in a cache folder that is named by everything a build depends on. What is
-missing is built there; the first build takes about 8 minutes on two cores, and processes that start at the
-same time wait for the one that builds.
+missing is built there; the first build of a control plane takes about 8 minutes on two cores, and processes
+that start at the same time wait for the one that builds.
 
-``python -m tests.rig.binaries`` does the same ahead of time and prints where they are.
+``python -m tests.rig.binaries [TIER…]`` does the same ahead of time and prints where they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 MODULES = Path(__file__).parent / "go"
@@ -53,6 +53,19 @@ REGISTRY = Target("registry", "github.com/distribution/distribution/v3/cmd/regis
 HELM = Target("helm", "helm.sh/helm/v3/cmd/helm", "helm", 3)
 KUBECONFORM = Target("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", 0.2)
 """Holds manifests against JSON schemas (Apache-2.0)."""
+NODE = (
+    Target("kubelet", "k8s.io/kubernetes/cmd/kubelet", "kubernetes", 0.6),
+    Target("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "kubernetes", 0.2),
+    Target("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", "kubernetes", 0.2),
+    Target("coredns", ".", "coredns", 1.5),
+)
+"""What a node runs beside a control plane."""
+TIERS = {
+    "storage": (S3_GATEWAY, REGISTRY),
+    "apiserver": (*TARGETS, HELM, KUBECONFORM),
+    "cluster": (*TARGETS, *NODE, S3_GATEWAY, HELM, REGISTRY, KUBECONFORM),
+}
+"""What each test tier needs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +84,14 @@ def locate(environ: Mapping[str, str], say: Callable[[str], None]) -> Binaries:
     Raises:
         NoBinaries: something is missing and cannot be built.
     """
-    assets = Path(environ["KUBEBUILDER_ASSETS"]) if environ.get("KUBEBUILDER_ASSETS") else None
-    paths = {}
-    for target in TARGETS:
-        provided = assets / target.name if assets else None
-        found = provided if provided and provided.is_file() else built(target, environ, say)
-        paths[target.name.replace("-", "_")] = found
-    return Binaries(**paths)
+    return Binaries(**{target.name.replace("-", "_"): find(target, environ, say) for target in TARGETS})
+
+
+def find(target: Target, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
+    """One program, given or built. Raises ``NoBinaries`` as ``locate`` does."""
+    assets = environ.get("KUBEBUILDER_ASSETS")
+    provided = Path(assets) / target.name if assets else None
+    return provided if provided and provided.is_file() else built(target, environ, say)
 
 
 def built(target: Target, environ: Mapping[str, str], say: Callable[[str], None]) -> Path:
@@ -99,7 +113,7 @@ def built(target: Target, environ: Mapping[str, str], say: Callable[[str], None]
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f"{target.name}.lock"):
         if not binary.is_file():
-            say(f"building {target.package}, once: about {target.minutes:g} min on two cores")
+            say(f"building {target.name}, once: about {target.minutes:g} min on two cores")
             _build(go, target, module, binary, build_environ)
             say(f"built {binary}")
     return binary
@@ -119,8 +133,7 @@ def _flags(module: str) -> list[str]:
 def _fingerprint(go: str, module: Path, environ: Mapping[str, str]) -> str:
     version = subprocess.run([go, "env", "GOVERSION"], env=environ, capture_output=True, check=True).stdout
     parts = (
-        (module / "go.mod").read_bytes(),
-        (module / "go.sum").read_bytes(),
+        *(path.read_bytes() for path in sorted(module.iterdir()) if path.is_file()),
         repr(_flags(module.name)).encode(),
         version.strip(),
     )
@@ -147,16 +160,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """Print where the programs are, building them first where needed."""
+def main(tiers: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print where the programs of these tiers are, or of all, building them first where needed."""
+    targets = dict.fromkeys(target for tier in tiers or TIERS for target in TIERS[tier])
     try:
-        binaries = locate(os.environ, _say)
-        others = [built(target, os.environ, _say) for target in (S3_GATEWAY, REGISTRY, HELM, KUBECONFORM)]
+        for target in targets:
+            print(find(target, environ, _say), flush=True)
     except NoBinaries as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for path in (*dataclasses.astuple(binaries), *others):
-        print(path)
     return 0
 
 
@@ -165,4 +177,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -88,6 +88,12 @@ def write_kubeconfig(path: Path, url: str, token: str, ca_file: Path | None = No
     path.chmod(0o600)
 
 
+def write_service_account_key(path: Path) -> None:
+    """What the API server signs the tokens of service accounts with."""
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(rsa.generate_private_key(65537, 2048).private_bytes(*form))
+
+
 @contextlib.contextmanager
 def running(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
     """Start everything, wait until it works, and stop it in reverse order.
@@ -118,7 +124,7 @@ def _start_etcd(stack: contextlib.ExitStack, binaries: Binaries, folder: Path) -
         f"--initial-cluster=default={peer}",
         "--log-level=warn",
     )
-    _wait(process, folder / "etcd.log", lambda: _answers(f"{client}/health"))
+    _wait(process, folder / "etcd.log", lambda: answers(f"{client}/health"))
     return client
 
 
@@ -139,8 +145,7 @@ def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Pa
     )
     token_file.chmod(0o600)
     key = folder / "service-account.key"
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key.write_bytes(rsa.generate_private_key(65537, 2048).private_bytes(*form))
+    write_service_account_key(key)
     process = _start(
         stack,
         folder / "kube-apiserver.log",
@@ -163,7 +168,7 @@ def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Pa
     _wait(
         process,
         folder / "kube-apiserver.log",
-        lambda: plane.ca_file.is_file() and _answers(f"{plane.url}/readyz", plane.tokens["admin"], plane.ca_file),
+        lambda: plane.ca_file.is_file() and answers(f"{plane.url}/readyz", plane.tokens["admin"], plane.ca_file),
     )
     return plane
 
@@ -184,7 +189,7 @@ def _start_controller_manager(stack: contextlib.ExitStack, binaries: Binaries, p
     )
     # It listens nowhere: its first work, the namespace's service account, is its sign of life.
     account = f"{plane.url}/api/v1/namespaces/default/serviceaccounts/default"
-    _wait(process, log, lambda: _answers(account, plane.tokens["admin"], plane.ca_file))
+    _wait(process, log, lambda: answers(account, plane.tokens["admin"], plane.ca_file))
 
 
 def _start(stack: contextlib.ExitStack, log: Path, *command: object) -> subprocess.Popen[bytes]:
@@ -229,7 +234,8 @@ def _wait(process: subprocess.Popen[bytes], log: Path, is_ready: Callable[[], bo
         pause.wait(0.1)
 
 
-def _answers(url: str, token: str = "", ca_file: Path | None = None) -> bool:
+def answers(url: str, token: str = "", ca_file: Path | None = None) -> bool:
+    """Whether a GET of ``url`` gives 200."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     context = ssl.create_default_context(cafile=ca_file) if ca_file else None
     try:

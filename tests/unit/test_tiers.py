@@ -101,4 +101,7 @@ def test_an_unknown_tier_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as ended:
         main(["unti"], {})
     assert ended.value.code == 2
-    assert "no tier is named unti; there are unit, local, conformance, storage, apiserver" in capsys.readouterr().err
+    assert (
+        "no tier is named unti; there are unit, local, conformance, storage, apiserver, cluster"
+        in capsys.readouterr().err
+    )
