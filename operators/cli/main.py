@@ -122,6 +122,13 @@ def operator(
             help="NAMESPACE/NAME of a Gateway (Gateway API) that carries the traffic.", show_default="Penstock's router"
         ),
     ] = None,
+    network_policies: Annotated[
+        bool, typer.Option("--network-policies/--no-network-policies", help="Let only the router reach model pods.")
+    ] = True,
+    allow_namespace: Annotated[
+        list[str] | None,
+        typer.Option(help="Namespace whose pods may reach model pods, too: a Prometheus. Again for each."),
+    ] = None,
     health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
     health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
 ) -> None:
@@ -129,7 +136,17 @@ def operator(
     from operators.cli import operator as cluster_operator
 
     settings = cluster_operator.Settings(
-        kubeconfig, context, namespace, lease_namespace, image, router_url, gateway, health_host, health_port
+        kubeconfig,
+        context,
+        namespace,
+        lease_namespace,
+        image,
+        router_url,
+        gateway,
+        network_policies,
+        tuple(allow_namespace or ()),
+        health_host,
+        health_port,
     )
     raise typer.Exit(cluster_operator.run(settings))
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from operators.actuators.kubernetes import makers
 from operators.actuators.kubernetes.actuator import KubernetesActuator
 from operators.actuators.kubernetes.gateway import Gateway
+from operators.actuators.kubernetes.isolation import Isolation
 from operators.actuators.kubernetes.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -27,6 +28,7 @@ from operators.actuators.kubernetes.resources import (
     GRPC_ROUTES,
     HTTP_ROUTES,
     MODELS,
+    NETWORK_POLICIES,
     PODS,
     SERVICES,
     SERVING_RUNTIMES,
@@ -75,6 +77,9 @@ class Settings:
     """None: that of our router; with ``gateway`` what its status says."""
     gateway: str | None = None
     """NAMESPACE/NAME of the Gateway that carries the traffic; None: our router."""
+    network_policies: bool = True
+    allow_namespaces: tuple[str, ...] = ()
+    """Whose pods may reach model pods, beside the router's."""
     health_host: str = "0.0.0.0"
     health_port: int = 8081
     workers: int = 4
@@ -130,10 +135,12 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
         children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, PODS)))
         gateway = await _gateway(settings.gateway, connection, cache, mine) if settings.gateway else None
         routes = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
-        caches = [*objects.values(), *children, *routes, *((gateway.gateways,) if gateway else ())]
+        isolation = _isolation(settings, gateway, cache(NETWORK_POLICIES, mine)) if settings.network_policies else None
+        policies = (isolation.policies,) if isolation else ()
+        caches = [*objects.values(), *children, *policies, *routes, *((gateway.gateways,) if gateway else ())]
         store = KubernetesStore(connection, objects)
         router_url = settings.router_url or ("" if gateway else ROUTER_URL)
-        actuator = KubernetesActuator(connection, objects, children, settings.image, router_url, gateway)
+        actuator = KubernetesActuator(connection, objects, children, settings.image, router_url, gateway, isolation)
         reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
         queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
@@ -144,7 +151,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             tasks.append(group.create_task(_spread(changed, store, queue)))
             for each in objects.values():
                 each.on_change(lambda obj: changed.put_nowait(_key(obj)))
-            for each in children:
+            for each in (*children, *policies):
                 each.on_change(lambda child: _tell_owner(child, queue.add))
             for each in routes:
                 # The Endpoints of a Model send to where its route does.
@@ -175,6 +182,12 @@ async def _spread(changed: asyncio.Queue[Key], store: KubernetesStore, queue: Qu
     while True:
         for key in await affected(await changed.get(), store):
             queue.add(key)
+
+
+def _isolation(settings: Settings, gateway: Gateway | None, policies: Cache) -> Isolation:
+    """A Gateway's proxies are let in where they run beside it."""
+    beside = (gateway.key.namespace,) if gateway else ()
+    return Isolation(policies, settings.lease_namespace, (*beside, *settings.allow_namespaces))
 
 
 def _key(obj: Object) -> Key:

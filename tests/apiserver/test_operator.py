@@ -111,12 +111,23 @@ def test_drift_is_repaired_and_foreign_fields_are_kept(cluster: Cluster, start_o
     )
 
 
+def test_a_network_policy_shields_the_pods_and_is_repaired(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    cluster.apply(model())
+    settled(cluster)
+    assert cluster.names("networkpolicies") == {"NetworkPolicy/digits"}
+    open_to_all = '[{"op": "replace", "path": "/spec/ingress", "value": [{}]}]'
+    cluster.kubectl("patch", "networkpolicy", "digits", "--type=json", "-p", open_to_all)
+    cluster.until("it is ours again", lambda: "from" in cluster.get("networkpolicy", "digits")["spec"]["ingress"][0])
+
+
 def test_deleting_a_model_leaves_nothing(cluster: Cluster, start_operator: StartOperator) -> None:
     start_operator()
     cluster.apply(model())
     settled(cluster)
     cluster.kubectl("delete", "model", "digits")
-    cluster.until("children and pods are gone", lambda: not cluster.names("deployments,services,configmaps,pods"))
+    kinds = "deployments,services,configmaps,networkpolicies,pods"
+    cluster.until("children and pods are gone", lambda: not cluster.names(kinds))
 
 
 def test_a_model_deleted_while_no_operator_runs_leaves_nothing(cluster: Cluster, start_operator: StartOperator) -> None:

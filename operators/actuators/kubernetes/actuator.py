@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from operators.actuators.kubernetes import diagnosis, drift, makers, observing
 from operators.actuators.kubernetes.gateway import Gateway
+from operators.actuators.kubernetes.isolation import Isolation
 from operators.actuators.kubernetes.resources import Children
 from operators.api.errors import Conflict, OperatorError
 from operators.api.kinds import parse
@@ -30,6 +31,8 @@ class KubernetesActuator:
     """Where clients reach the router, without a trailing slash."""
     gateway: Gateway | None = None
     """Carries the traffic instead of our router."""
+    isolation: Isolation | None = None
+    """Who may reach model pods; None: the cluster's own policies say so."""
 
     async def observe(self, key: Key) -> Observation:
         """Facts about ``key`` from the caches."""
@@ -72,7 +75,7 @@ class KubernetesActuator:
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
-        """Apply what differs; new replicas before the route, the route before anything is deleted.
+        """Apply what differs; replicas after what shields them, the route after them, deletions at last.
 
         A child that is refused (by quota, policy, a name that is taken) does not stop its siblings.
 
@@ -83,6 +86,8 @@ class KubernetesActuator:
             return
         reference = makers.owner(key, owner["metadata"]["uid"])
         wanted: list[tuple[Cache, Object]] = []
+        if self.isolation and plan.workloads:
+            wanted.append((self.isolation.policies, self.isolation.policy(key, plan.workloads, reference)))
         for workload in plan.workloads:
             deployment = makers.deployment(workload, reference, self.fetch_image)
             wanted.append((self.children.deployments, deployment))
@@ -121,7 +126,9 @@ class KubernetesActuator:
         label = makers.MODEL_LABEL if key.kind == "Model" else makers.ENDPOINT_LABEL
         labels = makers.MANAGED_BY | {label: key.name}
         routes = (self.gateway.http_routes, self.gateway.grpc_routes) if self.gateway else ()
-        for cache in (self.children.deployments, self.children.services, self.children.config_maps, *routes):
+        policies = (self.isolation.policies,) if self.isolation else ()
+        children = (self.children.deployments, self.children.services, self.children.config_maps)
+        for cache in (*children, *routes, *policies):
             for child in cache.list(key.namespace, labels):
                 yield cache.resource, child
 

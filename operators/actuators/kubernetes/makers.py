@@ -46,14 +46,16 @@ _KILL_GRACE_S = 7
 
 
 def owner(key: Key, uid: str) -> Object:
-    """The reference that makes ``key`` the owner of a child."""
+    """The reference that makes ``key`` the owner of a child.
+
+    Without ``blockOwnerDeletion``: to set it needs the right to write finalizers where an API server asks for it.
+    """
     return {
         "apiVersion": API_VERSION,
         "kind": key.kind,
         "name": key.name,
         "uid": uid,
         "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 
