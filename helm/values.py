@@ -13,6 +13,7 @@ from operators.api.model import ModelSpec
 from operators.api.runtime import ServingRuntimeSpec
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+NAME_OR_NONE = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
 Free = dict[str, Any]
 Amounts = dict[str, str | int]
 
@@ -127,9 +128,18 @@ class Router(Placement):
     """The container beside the router that answers for models without a server."""
 
 
+class Gateway(Strict):
+    namespace: Annotated[str, Field(pattern=NAME_OR_NONE, max_length=63)] = ""
+    """Namespace of the Gateway."""
+    name: Annotated[str, Field(pattern=NAME_OR_NONE, max_length=63)] = ""
+    """Name of a Gateway (Gateway API) that carries the traffic; the router is then left out. Empty: the router does."""
+
+
 class NetworkPolicies(Strict):
     enabled: bool = True
-    """Default deny for Penstock's own pods plus what they need, and for every Model: only the router reaches it."""
+    """Default deny for Penstock's own pods plus what they need, and for every Model: only the router reaches it.
+    Switched off later, policies of Models stay until those go.
+    """
     allow_namespaces: tuple[Name, ...] = ()
     """Namespaces whose pods may reach model pods, too: a Prometheus, a Gateway's data plane."""
 
@@ -156,7 +166,7 @@ class Values(Strict):
 
     images: Images = Images()
     """Where container images come from."""
-    watch_namespace: Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)] = ""
+    watch_namespace: Annotated[str, Field(pattern=NAME_OR_NONE, max_length=63)] = ""
     """Namespaced mode: serve the Models of this namespace only, by Roles, without any cluster-scoped object (priority
     class and admission policies are left out). Empty: all namespaces.
     """
@@ -166,6 +176,8 @@ class Values(Strict):
     """What decides."""
     router: Router = Router()
     """What clients talk to."""
+    gateway: Gateway = Gateway()
+    """The cluster's own way in, instead of the router."""
     network_policies: NetworkPolicies = NetworkPolicies()
     """Who reaches whom; needs a network that enforces it."""
     admission_policies: AdmissionPolicies = AdmissionPolicies()
