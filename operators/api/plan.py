@@ -87,6 +87,8 @@ class WorkloadObserved:
     """
     doing: str = ""
     """What a replica is about that is not ready although nothing is known to be wrong."""
+    recovering: bool = False
+    """All replicas answer, but one of them had ended and has not answered for long: it may be about to end again."""
     refused: bool = False
     """The process ended with ``Exit.REFUSED``: starting it again cannot help."""
 

@@ -133,7 +133,9 @@ def _finish(
 
 
 def _ready(workload: WorkloadObserved | None, replicas: int) -> bool:
-    return workload is not None and workload.wanted == replicas and workload.ready >= replicas
+    if workload is None or workload.recovering:
+        return False
+    return workload.wanted == replicas and workload.ready >= replicas
 
 
 def _drained(workload: str, seen: Observation) -> bool:

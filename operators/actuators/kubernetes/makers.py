@@ -41,6 +41,8 @@ of OCI registries; where it exists, a fetch from one sees it.
 _SOURCE_DIR = "/mnt/source"
 _REGISTRY_DIR = "/mnt/registry"
 _NOBODY = 65532
+_PROVEN_S = 10
+"""How long a replica must answer to count as available: what crashes again and again may answer for a moment."""
 _KILL_GRACE_S = 7
 """Left over after pre-stop sleep and drain, to end and be seen to have ended."""
 
@@ -63,6 +65,7 @@ def deployment(workload: Workload, owner: Object, fetch_image: str) -> Object:
     """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard."""
     labels = _labels(workload)
     spec: Object = {
+        "minReadySeconds": _PROVEN_S,
         "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image)},

@@ -53,21 +53,22 @@ def workload(deployment: Object, pods: Sequence[Object]) -> WorkloadObserved:
     ready = status.get("readyReplicas", 0)
     settled = ready >= wanted and not status.get("unavailableReplicas")
     cause = None if settled else diagnosis.cause(deployment, pods)
-    restarts = (
-        container.get("restartCount", 0)
-        for pod in pods
-        for kind in ("initContainerStatuses", "containerStatuses")
-        for container in pod.get("status", {}).get(kind, [])
-    )
+    restarts = sum(_restarts(pod, "initContainerStatuses") for pod in pods)
+    ended = sum(_restarts(pod, "containerStatuses") for pod in pods)
     return WorkloadObserved(
         wanted=wanted,
         ready=ready,
-        restarts=_rounded(sum(restarts)),
+        restarts=_rounded(restarts + ended),
         reason=cause.reason if cause else "",
         message=cause.message if cause else "",
         doing="" if settled or cause else diagnosis.doing(pods),
+        recovering=ready >= wanted > status.get("availableReplicas", 0) and ended > 0,
         refused=cause is not None and cause.reason == "Refused",
     )
+
+
+def _restarts(pod: Object, kind: str) -> int:
+    return sum(container.get("restartCount", 0) for container in pod.get("status", {}).get(kind, []))
 
 
 def _rounded(count: int) -> int:

@@ -97,6 +97,20 @@ def test_what_served_before_goes_on_serving_while_the_next_revision_is_refused()
     assert world.tick() == world.tick()
 
 
+def test_a_new_revision_that_crashes_and_answers_for_a_moment_gets_no_traffic() -> None:
+    world = serving_world()
+    old = workload_of(world)
+    world.edit(model("b"))
+    world.tick()
+    new = workload_of(world)
+    world.workloads[new] = dataclasses.replace(world.workloads[new], ready=1, restarts=1, recovering=True)
+    world.tick()
+    assert [arm.workload for arm in world.asked] == [old]
+    world.workloads[new] = dataclasses.replace(world.workloads[new], recovering=False)
+    world.tick()
+    assert [arm.workload for arm in world.asked] == [new]
+
+
 def test_going_back_to_the_earlier_spec_serves_the_retired_revision_again() -> None:
     world = serving_world()
     first = world.model.status.revision

@@ -37,7 +37,7 @@ WHY = "digest is X, expected Y"
         (
             deployment(readyReplicas=1, unavailableReplicas=1),
             [REFUSED],
-            WorkloadObserved(1, 1, 2, "Refused", WHY, "", True),
+            WorkloadObserved(1, 1, 2, "Refused", WHY, refused=True),
         ),
     ],
     ids=["ready", "one of two", "old template", "refused", "ready all the same", "ready beside one that is not"],
@@ -46,6 +46,15 @@ def test_a_deployment_and_its_pods_are_read(
     live: dict[str, Any], pods: list[dict[str, Any]], expected: WorkloadObserved
 ) -> None:
     assert observing.workload(live, pods) == expected
+
+
+def test_replicas_that_had_ended_are_recovering_until_they_have_answered_for_a_while() -> None:
+    crashed = {"metadata": {"name": "p"}, "status": {"containerStatuses": [{"name": "engine", "restartCount": 1}]}}
+    just_ready = deployment(readyReplicas=1, unavailableReplicas=1)
+    assert observing.workload(just_ready, [COPYING]) == WorkloadObserved(1, 1, doing=DOING)
+    crashed["status"]["conditions"] = [{"type": "Ready", "status": "True"}]  # type: ignore[index]
+    assert observing.workload(just_ready, [crashed]) == WorkloadObserved(1, 1, 1, recovering=True)
+    assert observing.workload(deployment(readyReplicas=1, availableReplicas=1), [crashed]) == WorkloadObserved(1, 1, 1)
 
 
 @pytest.mark.parametrize(("ended", "told"), [(0, 0), (9, 9), (10, 10), (19, 10), (20, 20), (99, 50), (1234, 1000)])
