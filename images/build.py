@@ -30,6 +30,8 @@ from images import base, wheels
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = tuple(sorted(path.name.partition(".")[0] for path in Path(__file__).parent.glob("*.Containerfile")))
 RECORD = "images.json"
+EPOCH_S = 0
+"""The date of every file and layer: equal inputs give equal digests, and what did not change is not pulled again."""
 
 Say = Callable[[str], None]
 
@@ -56,12 +58,10 @@ class Inputs:
 
     files: tuple[Path, ...]
     arguments: Mapping[str, str]
-    epoch_s: int
-    """The date of everything in the image, so that equal inputs give an equal digest."""
 
     def fingerprint(self) -> str:
         """A hash of all of it."""
-        digest = hashlib.sha256(json.dumps([dict(self.arguments), self.epoch_s]).encode())
+        digest = hashlib.sha256(json.dumps(dict(self.arguments)).encode())
         for file in self.files:
             content = file.read_bytes()
             digest.update(f"\n{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
@@ -110,10 +110,10 @@ def inputs(name: str, base_image: str) -> Inputs:
     own = [] if not base_image.startswith("localhost/") else [Path(base.__file__)]
     paths = [containerfile, *own, *sources]
     files = sorted({file for path in paths for file in _files(path)})
-    revision, epoch_s = _revision(paths)
+    revision, created = _revision(paths)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    arguments = {"BASE": base_image, "VERSION": version, "REVISION": revision, "SOURCE": _origin()}
-    return Inputs(tuple(files), arguments, epoch_s)
+    arguments = {"BASE": base_image, "VERSION": version, "REVISION": revision, "CREATED": created, "SOURCE": _origin()}
+    return Inputs(tuple(files), arguments)
 
 
 def copied(containerfile: str) -> list[str]:
@@ -177,7 +177,7 @@ def _base(folder: Path, say: Say, *, refresh: bool) -> None:
         try:
             _buildah(folder, "add", "--quiet", container, str(root), "/")
             _buildah(folder, "config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
-            _buildah(folder, "commit", "--quiet", "--timestamp", "0", container, tag)
+            _buildah(folder, "commit", "--quiet", f"--timestamp={EPOCH_S}", container, tag)
         finally:
             _buildah(folder, "rm", container)
     say(f"base: made in {time.monotonic() - started:.0f} s")
@@ -192,7 +192,7 @@ def _image(folder: Path, name: str, wanted: Inputs, archive: Path, say: Say) -> 
         identity, grown = Path(scratch) / "id", Path(scratch) / "archive.tar"
         arguments = [f"--build-arg={key}={value}" for key, value in wanted.arguments.items()]
         _buildah(
-            folder, "bud", "--layers", "--format=oci", f"--timestamp={wanted.epoch_s}", f"--iidfile={identity}",
+            folder, "bud", "--layers", "--format=oci", f"--timestamp={EPOCH_S}", f"--iidfile={identity}",
             f"--file=images/{name}.Containerfile", *arguments, str(ROOT),
         )  # fmt: skip
         _buildah(folder, "push", "--quiet", identity.read_text(), f"oci-archive:{grown}:{reference}")
@@ -252,14 +252,14 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
 
 
-def _revision(paths: Sequence[Path]) -> tuple[str, int]:
-    """The last commit that changed any of the paths, and its time; unknown and 0 outside a clone."""
-    log = _git("log", "-1", "--format=%H %ct", "--", *map(str, paths))
+def _revision(paths: Sequence[Path]) -> tuple[str, str]:
+    """The last commit that changed any of the paths, and its date; unknown outside a clone."""
+    log = _git("log", "-1", "--format=%H %cI", "--", *map(str, paths))
     if not log:
-        return "unknown", int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
-    commit, epoch_s = log.split()
+        return "unknown", "unknown"
+    commit, created = log.split()
     changed = _git("status", "--porcelain", "--", *map(str, paths))
-    return f"{commit}{'-dirty' if changed else ''}", int(epoch_s)
+    return f"{commit}{'-dirty' if changed else ''}", created
 
 
 def _origin() -> str:
