@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from operators.router import configuration, daemon, workers
 from operators.router.configuration import Listen
 from operators.router.control import SOCKET, Control
 from operators.router.daemon import Daemon
-from operators.router.table import Table
+from operators.router.table import Server, Table
 from operators.router.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ _TABLE_FILE = "table.json"
 _CONVERGING_S = 0.2
 _STEADY_S = 1.0
 _START_TIMEOUT_S = 10.0
-_STOP_TIMEOUT_S = 2.0
 
 
 class Router:
@@ -61,6 +61,13 @@ class Router:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self.contact = -math.inf
+        """When HAProxy last answered all it was asked, by the loop's clock."""
+
+    @property
+    def applied(self) -> bool:
+        """Whether HAProxy has ``table``; servers that leave may still finish requests."""
+        return self._applied == self.table and self._daemon is not None and self._daemon.alive
 
     @property
     def index(self) -> Path:
@@ -75,11 +82,11 @@ class Router:
             await self._converge()
         self._loop = asyncio.create_task(self._keep())
 
-    async def stop(self) -> None:
-        """End HAProxy: no new connections, a moment for what is under way."""
+    async def stop(self, timeout_s: float) -> None:
+        """End HAProxy: no new connections, ``timeout_s`` for what is under way and for idle connections."""
         await self.leave()
         if self._daemon is not None:
-            await self._daemon.end(_STOP_TIMEOUT_S, signal.SIGUSR1)
+            await self._daemon.end(timeout_s, signal.SIGUSR1)
 
     async def leave(self) -> None:
         """Stop looking after HAProxy, which goes on serving."""
@@ -117,15 +124,14 @@ class Router:
                 in_flight[workload] = in_flight.get(workload, 0) + requests
         return RouteObserved(tuple(arms), in_flight)
 
-    def uses(self, namespace: str, workload: str, port: int) -> bool:
+    def uses(self, namespace: str, workload: str, server: Server) -> bool:
         """Whether a worker may still send a request to this server, or waits for an answer of it."""
-        name = f"{workload}:{port}"
+        names = {configuration.server_name(workload, server, protocol) for protocol in configuration.PROTOCOLS}
         return any(
-            backend.startswith(f"{namespace}:")
-            and name in servers
-            and (servers[name].enabled or servers[name].sessions)
+            backend.startswith(f"{namespace}:") and name in names and (seen.enabled or seen.sessions)
             for worker in self._workers
             for backend, servers in worker.backends.items()
+            for name, seen in servers.items()
         )
 
     @property
@@ -180,6 +186,7 @@ class Router:
         if changed:
             self._changed()
         self._applied = table
+        self.contact = asyncio.get_running_loop().time()
         return not missing and not leaving and table == self.table
 
     async def _start(self) -> None:
@@ -245,7 +252,8 @@ def index(table: Table) -> list[dict[str, str]]:
     for key, split in table.endpoints.items():
         missing = [model for model, weight in split.shares if weight and f"{split.namespace}/{model}" not in ready]
         reason = f"no server of model {', '.join(missing)} is ready" if missing else ""
-        entries.append((key, not missing, reason))
+        reason = reason if split.shares else "none of its models serves"
+        entries.append((key, not reason, reason))
     return [
         {
             "name": key.removeprefix("default/"),

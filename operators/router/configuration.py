@@ -26,7 +26,7 @@ from operators.api.plan import FULL_WEIGHT, Split
 from operators.router.table import Server, Table
 from serving import contract
 
-H1, H2 = "h1", "h2"
+H1, H2 = PROTOCOLS = "h1", "h2"
 MAPS = ("routes.map", "reasons.map", "arms.map", "names.map", "edges.map", "shares.map", "sticky.map")
 _STRUCTURE = "STRUCTURE"
 
@@ -56,7 +56,9 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
                 of["arms.map"][_place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
     for key, split in table.endpoints.items():
         of["names.map"] |= _message_name(key)
-        of["routes.map"][key] = "-2"
+        of["routes.map"][key] = "-2" if split.shares else "-1"
+        if not split.shares:
+            of["reasons.map"][key] = base64.b64encode(f"no model of endpoint {key} serves".encode()).decode()
         for i, ((model, _), edge) in enumerate(zip(split.shares, _edges(split), strict=True)):
             of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}"
             of["edges.map"][f"{key}/{i}"] = str(edge)
@@ -66,17 +68,21 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
 
 
 def servers(table: Table) -> dict[str, dict[str, str]]:
-    """Servers by backend: name WORKLOAD:PORT → what follows it in a ``server`` line."""
+    """Servers by backend: name WORKLOAD:HOST:PORT → what follows it in a ``server`` line."""
     backends: dict[str, dict[str, str]] = {}
     for key, places in table.models.items():
         for place, arm in (("a", places.a), ("b", places.b)):
-            for protocol in (H1, H2):
+            for protocol in PROTOCOLS:
                 backend = backends.setdefault(f"{_place(key, place)}:{protocol}", {})
                 if arm is not None:
                     for server in table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ()):
-                        name = f"{arm.workload}:{_port(server, protocol)}"
-                        backend[name] = _address(server, protocol)
+                        backend[server_name(arm.workload, server, protocol)] = _address(server, protocol)
     return backends
+
+
+def server_name(workload: str, server: Server, protocol: str) -> str:
+    """What a server is called in the backends of its arm."""
+    return f"{workload}:{server.host}:{_port(server, protocol)}"
 
 
 def structure(table: Table, listen: Listen) -> str:
@@ -103,7 +109,11 @@ def _port(server: Server, protocol: str) -> int:
 
 
 def _address(server: Server, protocol: str) -> str:
-    return f"{server.host}:{_port(server, protocol)}" + (" proto h2" if protocol == H2 else "")
+    return _authority(server.host, _port(server, protocol)) + (" proto h2" if protocol == H2 else "")
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _message_name(key: str) -> dict[str, str]:
@@ -120,12 +130,13 @@ def _edges(split: Split) -> list[int]:
 
 def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, str]]) -> str:
     lines = [*_GLOBAL, "frontend clients"]
-    lines += [f"  bind {listen.host}:{listen.http_port}", f"  bind {listen.host}:{listen.grpc_port} proto h2"]
+    lines += [f"  bind {_authority(listen.host, listen.http_port)}"]
+    lines += [f"  bind {_authority(listen.host, listen.grpc_port)} proto h2"]
     lines += [f"  {rule}" for rule in (*_KEY, *_split_rules(table), *_PLACE)]
     lines += ["backend catalog"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
     for key in sorted(table.models):
-        for place, protocol in itertools.product(("a", "b"), (H1, H2)):
+        for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
             backend = f"{_place(key, place)}:{protocol}"
             lines += [f"backend {backend}", "  balance leastconn"]
             lines += [f"  server {name} {rest}" for name, rest in servers_of.get(backend, {}).items()]

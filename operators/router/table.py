@@ -7,7 +7,7 @@ one, so that one revision follows the other by moving a single number between th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from operators.api.errors import InvalidObject
 from operators.api.plan import FULL_WEIGHT, Arm, Route, Split
@@ -65,34 +65,39 @@ def successor(
 ) -> Table:
     """The table of ``routes`` in which every arm that stays keeps its place.
 
-    Raises ``InvalidObject`` for a Route with more than two arms or with weights that do not add up.
+    Raises ``InvalidObject`` for a route that is not ``checked``.
     """
     models: dict[str, Places] = {}
     endpoints: dict[str, Split] = {}
     for route in routes:
         key = f"{route.namespace}/{route.name}"
+        route = checked(route)
         if isinstance(route, Split):
-            _check_weights(key, [weight for _, weight in route.shares])
             endpoints[key] = route
         else:
-            if route.arms:
-                _check_weights(key, [arm.weight for arm in route.arms])
             models[key] = _placed(route, before.models.get(key, Places()))
     used = {f"{key.partition('/')[0]}/{arm.workload}" for key, places in models.items() for arm in places.arms}
     return Table(models, endpoints, {name: servers[name] for name in sorted(used) if servers.get(name)}, catalog)
 
 
-def _check_weights(key: str, weights: Sequence[int]) -> None:
-    if sum(weights) != FULL_WEIGHT or any(weight < 0 for weight in weights):
-        raise InvalidObject(f"route {key}: weights {list(weights)} do not add up to {FULL_WEIGHT}; correct the weights")
+def checked(route: Route | Split) -> Route | Split:
+    """``route``, which the router can hold.
+
+    Raises ``InvalidObject`` for a Route with more than two arms, and for weights that do not add up.
+    """
+    key = f"{route.namespace}/{route.name}"
+    weights = [weight for _, weight in route.shares] if isinstance(route, Split) else [arm.weight for arm in route.arms]
+    if weights and (sum(weights) != FULL_WEIGHT or any(weight < 0 for weight in weights)):
+        raise InvalidObject(f"route {key}: weights {weights} do not add up to {FULL_WEIGHT}; correct the weights")
+    if isinstance(route, Route) and len(route.arms) > 2:
+        raise InvalidObject(
+            f"route {key} has {len(route.arms)} arms "
+            f"({', '.join(arm.workload for arm in route.arms)}), the router holds 2; finish one rollout before the next"
+        )
+    return route
 
 
 def _placed(route: Route, before: Places) -> Places:
-    if len(route.arms) > 2:
-        raise InvalidObject(
-            f"route {route.namespace}/{route.name} has {len(route.arms)} arms "
-            f"({', '.join(arm.workload for arm in route.arms)}), the router holds 2; finish one rollout before the next"
-        )
     new = {arm.workload: arm for arm in route.arms}
     places = {"a": before.a, "b": before.b}
     kept = {place: new.pop(arm.workload) for place, arm in places.items() if arm is not None and arm.workload in new}

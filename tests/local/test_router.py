@@ -23,6 +23,7 @@ from tests.rig import ports
 from tests.rig.waiting import until
 
 DEADLINE_S = 30.0
+STOP_TIMEOUT_S = 2.0
 
 
 class Backend:
@@ -33,6 +34,10 @@ class Backend:
         self.go = asyncio.Event()
         self.go.set()
         self.port = 0
+
+    @property
+    def server(self) -> Server:
+        return Server("127.0.0.1", self.port, self.port, True)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
@@ -72,13 +77,13 @@ async def running(tmp_path: Path, listen: Listen) -> AsyncIterator[Router]:
     try:
         yield started
     finally:
-        await started.stop()
+        await started.stop(STOP_TIMEOUT_S)
 
 
 def table(before: Table, *backends: Backend, also: tuple[Route, ...] = (), message: str = "") -> Table:
     """Model ``digits`` with the last of ``backends`` as its only arm, or with none."""
     arms = tuple(Arm(f"digits-{b.name}", b.name, "fp32", 10_000) for b in backends[-1:])
-    servers = {f"default/digits-{b.name}": (Server("127.0.0.1", b.port, b.port, True),) for b in backends}
+    servers = {f"default/digits-{b.name}": (b.server,) for b in backends}
     return successor(before, [Route("default", "digits", arms, message), *also], servers, None)
 
 
@@ -110,13 +115,13 @@ async def test_a_request_under_way_is_counted_and_keeps_its_server(running: Rout
             )
 
         await until("only the old request is left on the old server", left)
-        assert running.uses("default", "digits-r1", r1.port)
+        assert running.uses("default", "digits-r1", r1.server)
         r1.go.set()
         answer = await slow
         assert (answer.text, answer.headers["penstock-revision"]) == ("r1", "r1")
 
         async def unused() -> bool:
-            return not running.uses("default", "digits-r1", r1.port)
+            return not running.uses("default", "digits-r1", r1.server)
 
         await until("the old server is out of use", unused)
     assert reloads(running) == 1
@@ -131,7 +136,7 @@ async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_s
         also = (Route("default", "other", (), "not yet"),)
         await running.apply(table(running.table, r1, also=also))
         await running.apply(table(running.table, r1, r2, also=also))
-        assert running.uses("default", "digits-r1", r1.port)
+        assert running.uses("default", "digits-r1", r1.server)
         seen = running.observe("default", "digits")
         assert seen == RouteObserved((Arm("digits-r2", "r2", "fp32", 10_000),), {"digits-r1": 0, "digits-r2": 0})
         # The idle connection is the old worker's still, which answers once more and closes it.
@@ -140,7 +145,7 @@ async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_s
         assert (await client.get(url(listen))).text == "r2"
 
         async def unused() -> bool:
-            return not running.uses("default", "digits-r1", r1.port)
+            return not running.uses("default", "digits-r1", r1.server)
 
         await until("the old server is out of use", unused)
     assert reloads(running) == 2
@@ -159,7 +164,7 @@ async def test_servers_come_and_go_without_a_reload(running: Router, listen: Lis
         both = Table(
             table(running.table, one).models,
             {},
-            {"default/digits-r1": tuple(Server("127.0.0.1", b.port, b.port, True) for b in (one, other))},
+            {"default/digits-r1": (one.server, other.server)},
         )
         await running.apply(table(running.table, one))
         await running.apply(both)
@@ -167,10 +172,10 @@ async def test_servers_come_and_go_without_a_reload(running: Router, listen: Lis
         assert (await client.get(url(listen))).text == "r1"
 
         async def unused() -> bool:
-            return not running.uses("default", "digits-r1", one.port)
+            return not running.uses("default", "digits-r1", one.server)
 
         await until("the replica has left", unused)
-        assert running.uses("default", "digits-r1", other.port)
+        assert running.uses("default", "digits-r1", other.server)
     assert reloads(running) == 1
 
 
@@ -188,7 +193,7 @@ async def test_the_next_agent_finds_the_table_and_the_same_haproxy(tmp_path: Pat
             assert second.observe("default", "digits") == first.observe("default", "digits")
             assert reloads(second) == 1
         finally:
-            await second.stop()
+            await second.stop(STOP_TIMEOUT_S)
 
 
 async def test_metrics_count_the_requests_of_every_server(running: Router, listen: Listen) -> None:
@@ -204,7 +209,7 @@ async def test_metrics_count_the_requests_of_every_server(running: Router, liste
             and 'code="2xx"' in line
             and not line.endswith(" 0")
         ]
-        place, server = 'proxy="default:digits:a:h1"', f'server="digits-r1:{r1.port}"'
+        place, server = 'proxy="default:digits:a:h1"', f'server="digits-r1:127.0.0.1:{r1.port}"'
         assert counted == [
             f'haproxy_backend_http_responses_total{{{place},code="2xx"}} 3',
             f'haproxy_server_http_responses_total{{{place},{server},code="2xx"}} 3',
@@ -236,7 +241,7 @@ async def test_a_long_folder_name_is_no_obstacle(tmp_path: Path, listen: Listen)
         await started.apply(table(started.table, message="not yet"))
         assert started.observe("default", "digits") == RouteObserved(())
     finally:
-        await started.stop()
+        await started.stop(STOP_TIMEOUT_S)
 
 
 async def test_a_haproxy_that_hangs_is_reported_and_found_again(running: Router, listen: Listen) -> None:

@@ -93,7 +93,7 @@ class ProcessActuator:
             self._loop.cancel()
         leaving = [task for task in self._leaving.values() if task is not None]
         await asyncio.gather(*([self._loop] if self._loop else []), self._fetching.stop(), return_exceptions=True)
-        await self._router.stop()
+        await self._router.stop(_END_TIMEOUT_S)
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
@@ -267,9 +267,8 @@ class ProcessActuator:
     async def _retire(self, child: Child) -> None:
         name, process = child.process.name, child.process
         deadline = asyncio.get_running_loop().time() + DRAIN_TIMEOUT_S
-        while asyncio.get_running_loop().time() < deadline and any(
-            self._router.uses(process.owner.namespace, process.workload, port)
-            for port in (child.http_port, child.grpc_port)
+        while asyncio.get_running_loop().time() < deadline and self._router.uses(
+            process.owner.namespace, process.workload, child.server
         ):
             await asyncio.sleep(_LEAVING_POLL_S)
         await child.stop()

@@ -56,12 +56,29 @@ def test_arms_none_of_whose_servers_is_there_are_explained_where_a_reason_is_kno
 def test_every_place_has_its_servers_once_for_each_protocol() -> None:
     empty: dict[str, str] = {}
     assert servers(TABLE) == {
-        "default:m:a:h1": {"m-r1:8001": "127.0.0.1:8001"},
-        "default:m:a:h2": {"m-r1:9001": "127.0.0.1:9001 proto h2"},
-        "default:m:b:h1": {"m-r2:8002": "127.0.0.1:8002"},
-        "default:m:b:h2": {"m-r2:9002": "127.0.0.1:9002 proto h2"},
+        "default:m:a:h1": {"m-r1:127.0.0.1:8001": "127.0.0.1:8001"},
+        "default:m:a:h2": {"m-r1:127.0.0.1:9001": "127.0.0.1:9001 proto h2"},
+        "default:m:b:h1": {"m-r2:127.0.0.1:8002": "127.0.0.1:8002"},
+        "default:m:b:h2": {"m-r2:127.0.0.1:9002": "127.0.0.1:9002 proto h2"},
         **{f"team:gone:{place}:{protocol}": empty for place in "ab" for protocol in ("h1", "h2")},
     }
+
+
+def test_an_address_of_ipv6_is_in_brackets() -> None:
+    six = Server("fd00::1", 8001, 9001, True)
+    table = successor(
+        Table(), [Route("default", "m", (Arm("m-r1", "r1", "a", 10_000),))], {"default/m-r1": (six,)}, None
+    )
+    assert servers(table)["default:m:a:h2"] == {"m-r1:fd00::1:9001": "[fd00::1]:9001 proto h2"}
+    assert "  bind [::]:8080\n" in text(table, Listen("::", 8080, 9000))
+
+
+def test_an_endpoint_none_of_whose_models_serves_says_so() -> None:
+    found = maps(successor(Table(), [Split("default", "e", ())], {}, None))
+    assert (found["routes.map"], found["reasons.map"]) == (
+        {"default/e": "-1"},
+        {"default/e": base64.b64encode(b"no model of endpoint default/e serves").decode()},
+    )
 
 
 def test_only_names_change_the_structure() -> None:
@@ -83,10 +100,10 @@ def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> No
     assert f"description {structure(TABLE, LISTEN)}" in lines
     assert [line for line in lines if line.startswith("server ")] == [
         "server catalog 127.0.0.1:7000",
-        "server m-r1:8001 127.0.0.1:8001",
-        "server m-r1:9001 127.0.0.1:9001 proto h2",
-        "server m-r2:8002 127.0.0.1:8002",
-        "server m-r2:9002 127.0.0.1:9002 proto h2",
+        "server m-r1:127.0.0.1:8001 127.0.0.1:8001",
+        "server m-r1:127.0.0.1:9001 127.0.0.1:9001 proto h2",
+        "server m-r2:127.0.0.1:8002 127.0.0.1:8002",
+        "server m-r2:127.0.0.1:9002 127.0.0.1:9002 proto h2",
     ]
     assert [line for line in lines if line.startswith("bind ")] == [
         "bind 127.0.0.1:8080",

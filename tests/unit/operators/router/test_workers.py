@@ -13,7 +13,7 @@ R2 = successor(R1, [Route("default", "m", (Arm("m-r2", "r2", "fp32", 10_000),))]
 def worker(table: Table, **seen: ServerSeen) -> Worker:
     """A worker that has ``table``, with ``seen`` instead of an idle enabled server where it is given by its port."""
     backends = {
-        backend: {name: seen.get(f"p{name.partition(':')[2]}", ServerSeen(0, True)) for name in of}
+        backend: {name: seen.get(f"p{name.rpartition(':')[2]}", ServerSeen(0, True)) for name in of}
         for backend, of in servers(table).items()
     }
     return Worker(maps(table), backends)
@@ -38,10 +38,10 @@ def test_a_worker_that_has_the_table_needs_nothing() -> None:
 
 def test_a_switch_adds_servers_then_names_the_arm_then_moves_the_traffic() -> None:
     assert missing(worker(R1), R2) == [
-        "add server default:m:b:h1/m-r2:8002 127.0.0.1:8002",
-        "enable server default:m:b:h1/m-r2:8002",
-        "add server default:m:b:h2/m-r2:9002 127.0.0.1:9002 proto h2",
-        "enable server default:m:b:h2/m-r2:9002",
+        "add server default:m:b:h1/m-r2:127.0.0.1:8002 127.0.0.1:8002",
+        "enable server default:m:b:h1/m-r2:127.0.0.1:8002",
+        "add server default:m:b:h2/m-r2:127.0.0.1:9002 127.0.0.1:9002 proto h2",
+        "enable server default:m:b:h2/m-r2:127.0.0.1:9002",
         "add map arms.map default:m:b m-r2/r2/fp32/h1",
         "del map arms.map default:m:a",
         "set map routes.map default/m 0",
@@ -51,16 +51,16 @@ def test_a_switch_adds_servers_then_names_the_arm_then_moves_the_traffic() -> No
 def test_old_servers_leave_after_the_traffic_and_are_deleted_when_they_have_answered() -> None:
     switched = after(worker(R1), R2)
     assert missing(switched, R2) == [
-        "set server default:m:a:h1/m-r1:8001 state maint",
-        "set server default:m:a:h2/m-r1:9001 state maint",
+        "set server default:m:a:h1/m-r1:127.0.0.1:8001 state maint",
+        "set server default:m:a:h2/m-r1:127.0.0.1:9001 state maint",
     ]
-    leaving = {"m-r1:8001": ServerSeen(3, False)}, {"m-r1:9001": ServerSeen(0, False)}
+    leaving = {"m-r1:127.0.0.1:8001": ServerSeen(3, False)}, {"m-r1:127.0.0.1:9001": ServerSeen(0, False)}
     busy = Worker(switched.maps, {**switched.backends, "default:m:a:h1": leaving[0], "default:m:a:h2": leaving[1]})
-    assert missing(busy, R2) == ["del server default:m:a:h2/m-r1:9001"]
+    assert missing(busy, R2) == ["del server default:m:a:h2/m-r1:127.0.0.1:9001"]
 
 
 def test_a_server_that_came_back_is_enabled_again() -> None:
-    assert missing(worker(R1, p8001=ServerSeen(0, False)), R1) == ["enable server default:m:a:h1/m-r1:8001"]
+    assert missing(worker(R1, p8001=ServerSeen(0, False)), R1) == ["enable server default:m:a:h1/m-r1:127.0.0.1:8001"]
 
 
 def test_a_replica_that_leaves_a_place_with_traffic_leaves_at_once() -> None:
@@ -68,8 +68,8 @@ def test_a_replica_that_leaves_a_place_with_traffic_leaves_at_once() -> None:
         R1, [Route("default", "m", (Arm("m-r1", "r1", "fp32", 10_000),))], {"default/m-r1": (ONE, TWO)}, None
     )
     assert missing(worker(both), R1) == [
-        "set server default:m:a:h1/m-r1:8002 state maint",
-        "set server default:m:a:h2/m-r1:9002 state maint",
+        "set server default:m:a:h1/m-r1:127.0.0.1:8002 state maint",
+        "set server default:m:a:h2/m-r1:127.0.0.1:9002 state maint",
     ]
 
 
@@ -87,15 +87,15 @@ def test_answers_of_haproxy_are_read_as_it_writes_them() -> None:
         [
             "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,",
             f"catalog,BACKEND,0,0,0{rest}UP,",
-            f"default:m:a:h1,m-r1:8001,0,0,7{rest}no check,",
-            f"default:m:a:h1,m-r1:8002,0,0,0{rest}MAINT,",
+            f"default:m:a:h1,m-r1:127.0.0.1:8001,0,0,7{rest}no check,",
+            f"default:m:a:h1,m-r1:127.0.0.1:8002,0,0,0{rest}MAINT,",
             f"default:m:a:h1,BACKEND,0,0,7{rest}UP,",
             f"default:m:b:h1,BACKEND,0,0,0{rest}UP,",
             "",
         ]
     )
     assert parse_backends(answer) == {
-        "default:m:a:h1": {"m-r1:8001": ServerSeen(7, True), "m-r1:8002": ServerSeen(0, False)},
+        "default:m:a:h1": {"m-r1:127.0.0.1:8001": ServerSeen(7, True), "m-r1:127.0.0.1:8002": ServerSeen(0, False)},
         "default:m:b:h1": {},
     }
     assert parse_map("0x2be9 ns/m 10000\n0x2bea ns/n a value\n\n") == {"ns/m": "10000", "ns/n": "a value"}
