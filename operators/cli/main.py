@@ -108,6 +108,9 @@ def operator(
     lease_namespace: Annotated[
         str, typer.Option(help="Namespace of the Lease that elects one of several operators.")
     ] = "penstock-system",
+    router_namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the router and its reports.", show_default="the Lease's")
+    ] = None,
     image: Annotated[str, typer.Option(help="Image of the built-in model server.")] = "penstock-serve:latest",
     router_url: Annotated[
         str | None,
@@ -140,6 +143,7 @@ def operator(
         context,
         namespace,
         lease_namespace,
+        router_namespace,
         image,
         router_url,
         gateway,
@@ -149,6 +153,51 @@ def operator(
         health_port,
     )
     raise typer.Exit(cluster_operator.run(settings))
+
+
+@app.command()
+def router(
+    pod: Annotated[str, typer.Option(help="Name of the pod this runs in; its report is called so.", envvar="POD_NAME")],
+    pod_namespace: Annotated[str, typer.Option(help="Namespace of the pod.", envvar="POD_NAMESPACE")],
+    pod_uid: Annotated[str, typer.Option(help="UID of the pod, which owns the report.", envvar="POD_UID")],
+    kubeconfig: Annotated[
+        str | None, typer.Option(help="Cluster to route for.", show_default="the pod's service account")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Route for this one only.", show_default="all")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "0.0.0.0",
+    http_port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)] = 9000,
+    folder: Annotated[pathlib.Path, typer.Option(help="Folder for HAProxy's files and the catalog's index.")] = (
+        pathlib.Path("/run/penstock")
+    ),
+    catalog_port: Annotated[
+        int, typer.Option(help="Port of 127.0.0.1 on which the catalog answers for what has no server; 0: none.", min=0)
+    ] = 8082,
+    health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
+    health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
+) -> None:
+    """Run one replica of the router of a cluster."""
+    from operators.cli import router as cluster_router
+
+    settings = cluster_router.Settings(
+        pod,
+        pod_namespace,
+        pod_uid,
+        kubeconfig,
+        context,
+        namespace,
+        host,
+        http_port,
+        grpc_port,
+        folder,
+        catalog_port,
+        health_host,
+        health_port,
+    )
+    raise typer.Exit(cluster_router.run(settings))
 
 
 @app.command()

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from operators.actuators.kubernetes import makers
+from operators.actuators.kubernetes import observing
 from operators.actuators.kubernetes.actuator import KubernetesActuator
 from operators.actuators.kubernetes.gateway import Gateway
 from operators.actuators.kubernetes.isolation import Isolation
@@ -33,7 +33,9 @@ from operators.actuators.kubernetes.resources import (
     SERVICES,
     SERVING_RUNTIMES,
     Children,
+    Routers,
 )
+from operators.api import routes
 from operators.api.errors import OperatorError
 from operators.api.plan import Key
 from operators.cli import client
@@ -48,7 +50,7 @@ from operators.runtime.credentials import InCluster, Kubeconfig, Source
 from operators.runtime.errors import ClusterError, NotFound
 from operators.runtime.lease import Lease
 from operators.runtime.queue import Queue
-from operators.runtime.resource import Object, ObjectKey, Resource, key_of
+from operators.runtime.resource import Object, ObjectKey, Resource, key_of, selector
 from operators.runtime.throttle import Throttle
 from operators.store.kubernetes import KubernetesStore
 
@@ -72,6 +74,8 @@ class Settings:
     namespace: str | None = None
     """Watch this namespace only; None: all."""
     lease_namespace: str = "penstock-system"
+    router_namespace: str | None = None
+    """Where the router's replicas run and report; None: the Lease's."""
     image: str = "penstock-serve:latest"
     router_url: str | None = None
     """None: that of our router; with ``gateway`` what its status says."""
@@ -130,17 +134,25 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             within = namespace if resource.namespaced else None
             return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, within, label_selector)
 
-        mine = ",".join(f"{label}={value}" for label, value in makers.MANAGED_BY.items())
+        mine = f"{selector(routes.MANAGED_BY)},!{routes.REPORT_LABEL}"
         objects = {r.kind: cache(r) for r in (MODELS, ENDPOINTS, SERVING_RUNTIMES)}
         children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, PODS)))
+        router_namespace = settings.router_namespace or settings.lease_namespace
+        routers = Routers(
+            cache(PODS, selector(routes.ROUTER_LABELS), router_namespace),
+            cache(CONFIG_MAPS, routes.REPORT_LABEL, router_namespace),
+        )
         gateway = await _gateway(settings.gateway, connection, cache, mine) if settings.gateway else None
-        routes = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
+        of_gateway = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
         isolation = _isolation(settings, gateway, cache(NETWORK_POLICIES, mine)) if settings.network_policies else None
         policies = (isolation.policies,) if isolation else ()
-        caches = [*objects.values(), *children, *policies, *routes, *((gateway.gateways,) if gateway else ())]
+        gateways = (gateway.gateways,) if gateway else ()
+        caches = [*objects.values(), *children, *routers, *policies, *of_gateway, *gateways]
         store = KubernetesStore(connection, objects)
         router_url = settings.router_url or ("" if gateway else ROUTER_URL)
-        actuator = KubernetesActuator(connection, objects, children, settings.image, router_url, gateway, isolation)
+        actuator = KubernetesActuator(
+            connection, objects, children, routers, settings.image, router_url, gateway, isolation
+        )
         reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
         queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
@@ -153,7 +165,8 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
                 each.on_change(lambda obj: changed.put_nowait(_key(obj)))
             for each in (*children, *policies):
                 each.on_change(lambda child: _tell_owner(child, queue.add))
-            for each in routes:
+            _follow_routers(routers, objects["Model"], queue)
+            for each in of_gateway:
                 # The Endpoints of a Model send to where its route does.
                 each.on_change(lambda child: _tell_owner(child, changed.put_nowait))
             if gateway:
@@ -187,7 +200,9 @@ async def _spread(changed: asyncio.Queue[Key], store: KubernetesStore, queue: Qu
 def _isolation(settings: Settings, gateway: Gateway | None, policies: Cache) -> Isolation:
     """A Gateway's proxies are let in where they run beside it."""
     beside = (gateway.key.namespace,) if gateway else ()
-    return Isolation(policies, settings.lease_namespace, (*beside, *settings.allow_namespaces))
+    return Isolation(
+        policies, settings.router_namespace or settings.lease_namespace, (*beside, *settings.allow_namespaces)
+    )
 
 
 def _key(obj: Object) -> Key:
@@ -233,9 +248,35 @@ def _when_moved(gateway: Gateway, caches: Iterable[Cache], changed: asyncio.Queu
 
 def _tell_owner(child: Object, tell: Callable[[Key], None]) -> None:
     labels = child["metadata"].get("labels") or {}
-    for kind, label in (("Model", makers.MODEL_LABEL), ("Endpoint", makers.ENDPOINT_LABEL)):
+    for kind, label in (("Model", routes.MODEL_LABEL), ("Endpoint", routes.ENDPOINT_LABEL)):
         if label in labels:
             tell(Key(kind, key_of(child).namespace, labels[label]))
+
+
+def _follow_routers(routers: Routers, models: Cache, queue: Queue[Key]) -> None:
+    """Look at the Models of which a router says something new, and at all when a router comes or goes."""
+    told: dict[ObjectKey, Object] = {}
+
+    def reports(report: Object) -> None:
+        now = routers.reports.get(*key_of(report))
+        for namespace, name in routes.changed(told.pop(key_of(report), None), now):
+            if models.get(namespace, name) is not None:
+                queue.add(Key("Model", namespace, name))
+        if now is not None:
+            told[key_of(report)] = now
+
+    ready: dict[ObjectKey, bool] = {}
+
+    def pods(pod: Object) -> None:
+        now = routers.pods.get(*key_of(pod))
+        if ready.pop(key_of(pod), None) != (now and observing.is_ready(now)):
+            for model in models.list():
+                queue.add(_key(model))
+        if now is not None:
+            ready[key_of(pod)] = observing.is_ready(now)
+
+    routers.reports.on_change(reports)
+    routers.pods.on_change(pods)
 
 
 def _now() -> datetime.datetime:

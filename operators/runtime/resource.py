@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 Object = dict[str, Any]
@@ -19,6 +20,11 @@ class ObjectKey(NamedTuple):
 def key_of(obj: Object) -> ObjectKey:
     """Where an object is kept."""
     return ObjectKey(obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """The label selector of objects that carry all of ``labels``."""
+    return ",".join(f"{label}={value}" for label, value in labels.items())
 
 
 @dataclasses.dataclass(frozen=True)

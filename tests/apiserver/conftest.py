@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from operators.api import routes
+from operators.router import daemon
 from tests.rig import binaries, control_plane
 from tests.rig.control_plane import ControlPlane
 
@@ -42,8 +44,8 @@ class Cluster:
         return found
 
     def managed(self, kinds: str = "deployments,services,configmaps") -> list[dict[str, Any]]:
-        """Objects that Penstock manages."""
-        label = "app.kubernetes.io/managed-by=penstock"
+        """Objects that the operator makes."""
+        label = "app.kubernetes.io/managed-by=penstock,!penstock.dev/router-report"
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", kinds, "-l", label, "-o", "json"))["items"]
         return items
 
@@ -68,8 +70,11 @@ class Cluster:
                 state = self.kubectl("get", "models,endpoints,deployments,configmaps", "-o", "yaml")
                 raise AssertionError(f"{what}: not so after {deadline_s} s\n{state[-6000:]}")
 
-    def ready(self, deployment: str) -> None:
-        """Stand in for the kubelet this tier has not: report every replica of ``deployment`` as ready."""
+    def ready(self, deployment: str, address: str | None = None) -> None:
+        """Stand in for the kubelet this tier has not: report every replica as ready, at ``address``.
+
+        A replica with an address is an endpoint, and for that it has to be on a node.
+        """
         wanted = self.get("deployment", deployment)["spec"]["replicas"]
         # The deployment controller writes the status from ready pods, so pods are what is marked.
         self.until(
@@ -78,8 +83,37 @@ class Cluster:
         )
         for pod in self._pods(deployment):
             conditions = [{"type": t, "status": "True"} for t in ("Ready", "ContainersReady", "PodScheduled")]
-            patch = json.dumps({"status": {"phase": "Running", "conditions": conditions}})
+            addresses = {}
+            if address:
+                self._bind(pod)
+                addresses = {"podIP": address, "podIPs": [{"ip": address}]}
+            patch = json.dumps({"status": {"phase": "Running", "conditions": conditions, **addresses}})
             self.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
+
+    def _bind(self, pod: str) -> None:
+        if "nodeName" not in self.get("pod", pod)["spec"]:
+            self.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})
+            target = {"apiVersion": "v1", "kind": "Node", "name": "node"}
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}
+            self.kubectl("create", "-f", "-", stdin=json.dumps(binding))
+
+    def router_pod(self, name: str) -> dict[str, Any]:
+        """A pod to speak for, as a router's, in the namespace of the test; nothing runs in it."""
+        container = {
+            "name": "router",
+            "image": "none",
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        self.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "labels": routes.ROUTER_LABELS},
+                "spec": {"containers": [container], "securityContext": security},
+            }
+        )
+        return self.get("pod", name)
 
     def _pods(self, deployment: str) -> list[str]:
         selector = f"penstock.dev/workload={deployment}"
@@ -112,8 +146,8 @@ def cluster(definitions: ControlPlane, namespace: str) -> Cluster:
     return Cluster(definitions, namespace)
 
 
-class Operator:
-    """An operator process that watches one namespace."""
+class Running:
+    """An operator or a router as a process of its own, for one namespace."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
         self.process = process
@@ -134,34 +168,60 @@ class Operator:
         return self.process.wait(20)
 
 
-StartOperator = Callable[..., Operator]
+StartOperator = Callable[..., Running]
+StartRouter = Callable[..., Running]
 
 
 @pytest.fixture
 def start_operator(cluster: Cluster, tmp_path: pathlib.Path) -> Iterator[StartOperator]:
     """Starts operators for the test's namespace; all are ended with the test."""
     with contextlib.ExitStack() as stack:
-        started: list[Operator] = []
 
-        def start(kubeconfig: pathlib.Path | None = None, *options: str) -> Operator:
-            log = tmp_path / f"operator-{len(started)}.log"
-            config = kubeconfig or cluster.plane.kubeconfig()
-            command = [sys.executable, "-m", "operators.cli.main", "operator", "--kubeconfig", str(config)]
-            command += ["--namespace", cluster.namespace, "--lease-namespace", cluster.namespace]
-            command += ["--health-host", "127.0.0.1", "--health-port", "0", *options]
-            with log.open("wb") as output:
-                process = subprocess.Popen(command, stdout=output, stderr=output)
-            operator = Operator(process, log)
-            started.append(operator)
-            stack.callback(_end, operator)
-            return operator
+        def start(kubeconfig: pathlib.Path | None = None, *options: str) -> Running:
+            own = ("--lease-namespace", cluster.namespace, *options)
+            return stack.enter_context(_running(cluster, tmp_path, "operator", kubeconfig, own))
 
         yield start
 
 
-def _end(operator: Operator) -> None:
-    if operator.process.poll() is None:
-        operator.kill()
+@pytest.fixture
+def start_router(cluster: Cluster, tmp_path: pathlib.Path) -> Iterator[StartRouter]:
+    """Starts routers for the test's namespace, each in a pod's name; all are ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(pod: dict[str, Any], *options: str, kubeconfig: pathlib.Path | None = None) -> Running:
+            metadata = pod["metadata"]
+            folder = tmp_path / metadata["name"]
+            identity = ("--pod", metadata["name"], "--pod-namespace", cluster.namespace, "--pod-uid", metadata["uid"])
+            own = (*identity, "--folder", str(folder), "--host", "127.0.0.1", "--catalog-port", "0", *options)
+            stack.callback(_end_haproxy, folder)
+            return stack.enter_context(_running(cluster, tmp_path, "router", kubeconfig, own))
+
+        yield start
+
+
+@contextlib.contextmanager
+def _running(
+    cluster: Cluster, folder: pathlib.Path, command: str, kubeconfig: pathlib.Path | None, options: tuple[str, ...]
+) -> Iterator[Running]:
+    log = folder / f"{command}-{len(list(folder.glob(f'{command}-*.log')))}.log"
+    config = kubeconfig or cluster.plane.kubeconfig()
+    line = [sys.executable, "-m", "operators.cli.main", command, "--kubeconfig", str(config)]
+    line += ["--namespace", cluster.namespace, "--health-host", "127.0.0.1", "--health-port", "0", *options]
+    with log.open("wb") as output:
+        running = Running(subprocess.Popen(line, stdout=output, stderr=output), log)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
+def _end_haproxy(folder: pathlib.Path) -> None:
+    """What a router that was killed leaves behind, for there is no container that ends with it."""
+    left = daemon.adopt(folder / "haproxy.json")
+    if left is not None:
+        left.send(signal.SIGTERM)
 
 
 DIGEST_A = "sha256:" + "a" * 64

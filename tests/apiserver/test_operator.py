@@ -8,7 +8,7 @@ import subprocess
 import httpx
 import pytest
 
-from operators.actuators.kubernetes import observing
+from operators.api import routes
 from operators.api.plan import Arm, RouteObserved
 from tests.apiserver.conftest import DIGEST_B, Cluster, StartOperator, model
 
@@ -46,10 +46,11 @@ def arms(cluster: Cluster, name: str) -> list[object]:
 
 
 def report(cluster: Cluster, name: str) -> None:
-    """What the router writes once it does what the route says."""
-    asked = tuple(Arm(**arm) for arm in route(cluster, name))  # type: ignore[arg-type]
-    annotation = f"{observing.OBSERVED}={observing.report(RouteObserved(asked))}"
-    cluster.kubectl("annotate", "--overwrite", "configmap", f"{name}-route", annotation)
+    """What a router writes once it does what the route says."""
+    asked = RouteObserved(tuple(Arm(**arm) for arm in route(cluster, name)))  # type: ignore[arg-type]
+    pod = cluster.router_pod("router")["metadata"]
+    written = routes.report(cluster.namespace, "router", pod["uid"], {(cluster.namespace, name): asked})
+    cluster.kubectl("apply", "--server-side", "--field-manager", name, "-f", "-", stdin=json.dumps(written))
 
 
 def status(cluster: Cluster, name: str, type_: str) -> object:

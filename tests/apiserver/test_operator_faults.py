@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from tests.apiserver.conftest import Cluster, Operator, StartOperator, model
+from tests.apiserver.conftest import Cluster, Running, StartOperator, model
 from tests.rig import fault_proxy
 from tests.rig.control_plane import write_kubeconfig
 from tests.rig.fault_proxy import Exchange, FaultProxy, Rule, answer, freeze, status_object, writes
@@ -22,7 +22,7 @@ class Scene:
 
     cluster: Cluster
     proxy: FaultProxy
-    operator: Operator
+    operator: Running
     kubeconfig: pathlib.Path
 
     async def children(self, name: str) -> set[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from operators.actuators.kubernetes import diagnosis, drift, makers, observing
 from operators.actuators.kubernetes.gateway import Gateway
 from operators.actuators.kubernetes.isolation import Isolation
-from operators.actuators.kubernetes.resources import Children
+from operators.actuators.kubernetes.resources import Children, Routers
+from operators.api import routes
 from operators.api.errors import Conflict, OperatorError
 from operators.api.kinds import parse
 from operators.api.model import Model
@@ -26,6 +27,7 @@ class KubernetesActuator:
     connection: Connection
     owners: dict[str, Cache]
     children: Children
+    routers: Routers
     fetch_image: str
     router_url: str
     """Where clients reach the router, without a trailing slash."""
@@ -46,7 +48,7 @@ class KubernetesActuator:
         workloads = {
             key_of(deployment).name: observing.workload(
                 deployment,
-                self.children.pods.list(key.namespace, {makers.WORKLOAD_LABEL: key_of(deployment).name}),
+                self.children.pods.list(key.namespace, {routes.WORKLOAD_LABEL: key_of(deployment).name}),
             )
             for deployment in self.children.deployments.list(key.namespace, labels)
         }
@@ -62,16 +64,17 @@ class KubernetesActuator:
         """``seen`` with what is known of the route; ``before`` is what was reported of each workload last."""
         path = f"/{key.namespace}/{key.name}/v2/models/{key.name}"
         if self.gateway is None:
-            route = self.children.config_maps.get(key.namespace, makers.route_name(key.kind, key.name))
-            return dataclasses.replace(seen, route=observing.route(route), url=self.router_url + path)
-        base, routes = self.gateway.url() or self.router_url, self.gateway.observe(key, before)
+            pods, reports = self.routers.pods.list(), self.routers.reports.list()
+            route = observing.route(key.namespace, key.name, pods, reports)
+            return dataclasses.replace(seen, route=route, url=self.router_url + path)
+        base, found = self.gateway.url() or self.router_url, self.gateway.observe(key, before)
         return dataclasses.replace(
             seen,
-            route=routes.route,
-            route_message=routes.message,
+            route=found.route,
+            route_message=found.message,
             url=base + path if base else "",
             not_sticky=str(self.gateway),
-            look_again_s=routes.look_again_s,
+            look_again_s=found.look_again_s,
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
@@ -123,12 +126,12 @@ class KubernetesActuator:
             await self.connection.apply(cache.resource, stamped)
 
     def _existing(self, key: Key) -> Iterator[tuple[Resource, Object]]:
-        label = makers.MODEL_LABEL if key.kind == "Model" else makers.ENDPOINT_LABEL
-        labels = makers.MANAGED_BY | {label: key.name}
-        routes = (self.gateway.http_routes, self.gateway.grpc_routes) if self.gateway else ()
+        label = routes.MODEL_LABEL if key.kind == "Model" else routes.ENDPOINT_LABEL
+        labels = routes.MANAGED_BY | {label: key.name}
+        of_gateway = (self.gateway.http_routes, self.gateway.grpc_routes) if self.gateway else ()
         policies = (self.isolation.policies,) if self.isolation else ()
         children = (self.children.deployments, self.children.services, self.children.config_maps)
-        for cache in (*children, *routes, *policies):
+        for cache in (*children, *of_gateway, *policies):
             for child in cache.list(key.namespace, labels):
                 yield cache.resource, child
 

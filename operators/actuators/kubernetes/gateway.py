@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operators.actuators.kubernetes import makers
 from operators.actuators.kubernetes.resources import GRPC_ROUTES, HTTP_ROUTES
 from operators.api.plan import FULL_WEIGHT, Arm, Key, Route, RouteObserved, Split, Workload
+from operators.api.routes import ENDPOINT_LABEL, MANAGED_BY, MODEL_LABEL
 from operators.runtime.cache import Cache
 from operators.runtime.resource import Object, ObjectKey
 from serving import contract
@@ -74,14 +75,14 @@ def _rewrite(how: str, to: str) -> Object:
 
 
 def _object(kind: str, route: Route | Split, gateway: ObjectKey, owner: Object, rules: Sequence[Object]) -> Object:
-    label = makers.MODEL_LABEL if isinstance(route, Route) else makers.ENDPOINT_LABEL
+    label = MODEL_LABEL if isinstance(route, Route) else ENDPOINT_LABEL
     return {
         "apiVersion": HTTP_ROUTES.api_version,
         "kind": kind,
         "metadata": {
             "name": makers.route_name("Model" if isinstance(route, Route) else "Endpoint", route.name),
             "namespace": route.namespace,
-            "labels": makers.MANAGED_BY | {label: route.name},
+            "labels": MANAGED_BY | {label: route.name},
             "ownerReferences": [owner],
         },
         "spec": {"parentRefs": [{"namespace": gateway.namespace, "name": gateway.name}], "rules": list(rules)},

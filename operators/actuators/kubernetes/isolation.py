@@ -10,13 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from operators.actuators.kubernetes import makers
 from operators.actuators.kubernetes.resources import NETWORK_POLICIES
+from operators.api import routes
 from operators.api.plan import Key, Workload
 from operators.runtime.cache import Cache
 from operators.runtime.resource import Object
-
-ROUTER_LABELS = {"app.kubernetes.io/name": "penstock", "app.kubernetes.io/component": "router"}
 
 
 def network_policy(
@@ -25,10 +23,10 @@ def network_policy(
     """The NetworkPolicy of the Model ``key``: in from the router and from ``namespaces``, by the workloads' ports."""
     ports = sorted({port for w in workloads for port in (w.runtime.ports.http, w.runtime.ports.grpc)})
     sources: list[Object] = [
-        {"namespaceSelector": _called(router_namespace), "podSelector": {"matchLabels": ROUTER_LABELS}}
+        {"namespaceSelector": _called(router_namespace), "podSelector": {"matchLabels": routes.ROUTER_LABELS}}
     ]
     sources += [{"namespaceSelector": _called(namespace)} for namespace in namespaces]
-    labels = makers.MANAGED_BY | {makers.MODEL_LABEL: key.name}
+    labels = routes.MANAGED_BY | {routes.MODEL_LABEL: key.name}
     return {
         "apiVersion": NETWORK_POLICIES.api_version,
         "kind": NETWORK_POLICIES.kind,

@@ -6,29 +6,25 @@ nothing and the garbage collector removes what is left behind.
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlparse
 
+from operators.api import routes
 from operators.api.base import API_VERSION
 from operators.api.plan import Key, Route, Split, Workload
 from operators.api.resources import ComputeList
+from operators.api.routes import ENDPOINT_LABEL, MANAGED_BY, MODEL_LABEL, ROUTE_LABEL, WORKLOAD_LABEL
 from operators.api.runtime import ServingRuntimeSpec
 from serving import contract
 from serving.contract import Env
 
 Object = dict[str, Any]
 
-MODEL_LABEL = "penstock.dev/model"
-ENDPOINT_LABEL = "penstock.dev/endpoint"
-WORKLOAD_LABEL = "penstock.dev/workload"
 REVISION_LABEL = "penstock.dev/revision"
 VARIANT_LABEL = "penstock.dev/variant"
-ROUTE_LABEL = "penstock.dev/route"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
 
-ROUTE_KEY = "route.json"
 STORAGE_SECRET = "penstock-storage"
 """Secret of the Model's namespace whose keys, such as AWS_ACCESS_KEY_ID, a fetch gets as environment, where it
 exists.
@@ -83,17 +79,18 @@ def deployment(workload: Workload, owner: Object, fetch_image: str) -> Object:
 def service(workload: Workload, owner: Object) -> Object:
     """A headless Service: its EndpointSlices tell the router which replicas are ready."""
     ports = workload.runtime.ports
+    over_http1 = {routes.GRPC_OVER_HTTP1_LABEL: "true"} if workload.runtime.grpc_over_http1 else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(workload, _labels(workload), owner),
+        "metadata": _metadata(workload, _labels(workload) | over_http1, owner),
         "spec": {
             "clusterIP": "None",
             "selector": {WORKLOAD_LABEL: workload.name},
             "ports": [
-                {"name": "http", "port": ports.http, "targetPort": "http", "protocol": "TCP"},
+                {"name": routes.HTTP_PORT, "port": ports.http, "targetPort": "http", "protocol": "TCP"},
                 {
-                    "name": "h2c",
+                    "name": routes.GRPC_PORT,
                     "port": ports.grpc,
                     "targetPort": "h2c",
                     "protocol": "TCP",
@@ -106,36 +103,28 @@ def service(workload: Workload, owner: Object) -> Object:
 
 def route_name(kind: str, name: str) -> str:
     """Name of the object that routes to the Model or Endpoint ``name``."""
-    return f"{name}-route" if kind == "Model" else f"{name}-split"
+    return name + (routes.MODEL_SUFFIX if kind == "Model" else routes.ENDPOINT_SUFFIX)
 
 
 def route(route: Route | Split, owner: Object) -> Object:
-    """The route as the router reads it; the router answers in an annotation of the same object.
+    """The route as the router reads it; what the router does with it, it tells in a report of its own.
 
     The router shows its message to anyone who asks, so it names no pod, image or quota: the Model's owner reads those.
     """
-    if isinstance(route, Route):
-        arms = [
-            {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight}
-            for a in route.arms
-        ]
+    label = MODEL_LABEL if isinstance(route, Route) else ENDPOINT_LABEL
+    if isinstance(route, Route) and route.message:
         look = f"nothing serves model {route.name}; `kubectl -n {route.namespace} describe model {route.name}` says why"
-        body: Object = {"arms": arms, "message": look if route.message else ""}
-        label = MODEL_LABEL
-    else:
-        body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
-        label = ENDPOINT_LABEL
-    name = route_name("Model" if isinstance(route, Route) else "Endpoint", route.name)
+        route = dataclasses.replace(route, message=look)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": name,
+            "name": route_name("Model" if isinstance(route, Route) else "Endpoint", route.name),
             "namespace": route.namespace,
             "labels": MANAGED_BY | {label: route.name, ROUTE_LABEL: route.name},
             "ownerReferences": [owner],
         },
-        "data": {ROUTE_KEY: json.dumps(body, sort_keys=True)},
+        "data": routes.route_data(route),
     }
 
 

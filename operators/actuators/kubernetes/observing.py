@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
 from operators.actuators.kubernetes import diagnosis, makers
+from operators.api import routes
 from operators.api.model import Location
 from operators.api.plan import Arm, Fetch, FetchObserved, FetchState, RouteObserved, WorkloadObserved
 
 Object = dict[str, Any]
-
-OBSERVED = "penstock.dev/observed"
-"""Annotation of a route's ConfigMap in which the router reports what it does."""
 
 FETCHABLE = ("https", "oci", "pvc", "s3")
 """What the image of the model server reads."""
@@ -86,25 +83,34 @@ def arm(deployment: Object, weights: Mapping[str, int]) -> Arm:
     return Arm(deployment["metadata"]["name"], revision, labels[makers.VARIANT_LABEL], weights.get(revision, 0))
 
 
-def route(config_map: Object | None) -> RouteObserved | None:
-    """What the router reports of a route; None until it has."""
-    if config_map is None:
-        return None
-    report = (config_map["metadata"].get("annotations") or {}).get(OBSERVED)
-    if report is None:
-        return None
-    seen = json.loads(report)
-    return RouteObserved(tuple(Arm(**arm) for arm in seen["arms"]), seen["inFlight"])
+def route(namespace: str, name: str, pods: Sequence[Object], reports: Sequence[Object]) -> RouteObserved | None:
+    """What the routers in ``pods`` do with a Model, by their ``reports``; None while that cannot be said.
+
+    Every router that has reported counts until its containers have ended, for whether it is ready or terminating it
+    may still carry traffic. One that has not is only just starting, unless it is ready: then nothing is known.
+    """
+    seen = []
+    for pod in pods:
+        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        report = next((each for each in reports if _owned_by(each, pod["metadata"]["uid"])), None)
+        if report is not None:
+            seen.append(routes.reported(report, namespace, name))
+        elif is_ready(pod):
+            return None
+    return routes.together(seen)
 
 
-def report(seen: RouteObserved) -> str:
-    """The annotation that ``route`` reads."""
-    arms = [
-        {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight} for a in seen.arms
-    ]
-    return json.dumps({"arms": arms, "inFlight": dict(seen.in_flight)}, sort_keys=True)
+def is_ready(pod: Object) -> bool:
+    """Whether a pod is in the endpoints of its Services."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any((c["type"], c["status"]) == ("Ready", "True") for c in conditions)
+
+
+def _owned_by(child: Object, uid: str) -> bool:
+    return any(reference["uid"] == uid for reference in child["metadata"].get("ownerReferences", []))
 
 
 def labels(name: str) -> dict[str, str]:
     """Labels that all children of a Model carry."""
-    return makers.MANAGED_BY | {makers.MODEL_LABEL: name}
+    return routes.MANAGED_BY | {routes.MODEL_LABEL: name}

@@ -20,6 +20,18 @@ NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "Netwo
 GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 GRPC_ROUTES = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Routers:
+    """Caches of the router's pods and of the ConfigMaps in which they report."""
+
+    pods: Cache
+    reports: Cache
+
+    def __iter__(self) -> Iterator[Cache]:
+        return iter((self.pods, self.reports))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from operators.actuators.kubernetes import observing
+from operators.api import routes
 from operators.api.plan import Arm, RouteObserved, WorkloadObserved
 
 
@@ -62,12 +63,84 @@ def test_restarts_are_told_in_ever_larger_steps(ended: int, told: int) -> None:
     assert observing.workload(deployment(), [pod({}, restarts=ended)]).restarts == told
 
 
-def test_what_the_router_reports_is_read_back_as_it_was_written() -> None:
-    seen = RouteObserved((Arm("digits-1-a", "1", "a", 10000),), {"digits-0-a": 2})
-    config_map = {"metadata": {"annotations": {observing.OBSERVED: observing.report(seen)}}}
-    assert observing.route(config_map) == seen
+OLD, NEW = (Arm(f"digits-{name}-a", name, "a", 10_000) for name in ("old", "new"))
+MOVED, NOT_MOVED = RouteObserved((NEW,), {"digits-new-a": 0}), RouteObserved((OLD,), {"digits-old-a": 0})
+MOVING = RouteObserved((NEW,), {"digits-new-a": 0, "digits-old-a": 1})
 
 
-def test_a_router_that_has_said_nothing_is_not_taken_for_one_without_traffic() -> None:
-    assert observing.route(None) is None
-    assert observing.route({"metadata": {}}) is None
+def router(name: str, ready: bool = True, **metadata: Any) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {
+        "metadata": {"name": name, "uid": f"uid of {name}", **metadata},
+        "status": {"phase": "Running", "conditions": conditions},
+    }
+
+
+def ended(name: str) -> dict[str, Any]:
+    return router(name, ready=False) | {"status": {"phase": "Failed"}}
+
+
+def says(name: str, seen: RouteObserved | None) -> dict[str, Any]:
+    return routes.report("system", name, f"uid of {name}", {} if seen is None else {("ns", "digits"): seen})
+
+
+STARTING = router("b", ready=False)
+TERMINATING = router("b", ready=False, deletionTimestamp="2026-01-01T00:00:00Z")
+BOTH = tuple(Arm(arm.workload, arm.revision, arm.variant, 5_000) for arm in (NEW, OLD))
+
+
+@pytest.mark.parametrize(
+    ("pods", "reports", "expected"),
+    [
+        ([], [], None),
+        ([router("a")], [], None),
+        ([router("a")], [says("a", None)], None),
+        ([router("a")], [says("a", MOVED)], MOVED),
+        ([router("a"), router("b")], [says("a", MOVED), says("b", MOVED)], MOVED),
+        (
+            [router("a"), router("b")],
+            [says("a", MOVED), says("b", NOT_MOVED)],
+            RouteObserved(BOTH, {"digits-new-a": 0, "digits-old-a": 0}),
+        ),
+        ([router("a"), router("b")], [says("a", MOVED), says("b", MOVING)], MOVING),
+        (
+            [router("a"), router("b")],
+            [says("a", MOVED), says("b", None)],
+            RouteObserved((Arm("digits-new-a", "new", "a", 0),), {"digits-new-a": 0}),
+        ),
+        ([router("a"), router("b")], [says("a", MOVED)], None),
+        ([router("a"), STARTING], [says("a", MOVED)], MOVED),
+        ([router("a"), STARTING], [says("a", MOVED), says("b", MOVING)], MOVING),
+        ([router("a"), TERMINATING], [says("a", MOVED), says("b", MOVING)], MOVING),
+        ([router("a"), TERMINATING], [says("a", MOVED)], MOVED),
+        ([router("a"), ended("b")], [says("a", MOVED), says("b", NOT_MOVED)], MOVED),
+        ([router("a")], [says("a", MOVED), says("b", NOT_MOVED)], MOVED),
+        ([STARTING], [], None),
+    ],
+    ids=[
+        "no router",
+        "ready and silent",
+        "Model unknown",
+        "one has moved",
+        "both have moved",
+        "one has not moved",
+        "one still answers requests",
+        "one does not know the Model",
+        "one is ready and silent",
+        "one is starting",
+        "one is not ready and was",
+        "one is terminating",
+        "one is terminating and never began",
+        "one has ended",
+        "one is gone, its report not yet",
+        "only one, starting",
+    ],
+)
+def test_a_route_has_moved_when_every_router_that_may_carry_traffic_says_so(
+    pods: list[dict[str, Any]], reports: list[dict[str, Any]], expected: RouteObserved | None
+) -> None:
+    assert observing.route("ns", "digits", pods, reports) == expected
+
+
+def test_a_report_of_a_pod_of_the_same_name_that_is_gone_is_not_taken_for_this_ones() -> None:
+    assert observing.route("ns", "digits", [router("a", uid="another")], [says("a", MOVED)]) is None

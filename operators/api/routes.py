@@ -1,0 +1,190 @@
+"""What operator and router tell each other, through ConfigMaps.
+
+The operator writes one for each Model and Endpoint: where its traffic should go. Each router replica writes one for
+itself: where the traffic that it gets does go. Route maps lie in namespaces that others may write to, so what is read
+here is checked in every part that gets into a name or a header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field, StringConstraints, TypeAdapter
+
+from operators.api.base import GROUP, Name, Seen
+from operators.api.errors import InvalidObject
+from operators.api.plan import FULL_WEIGHT, Arm, Route, RouteObserved, Split
+
+Object = dict[str, Any]
+
+MANAGED_BY = {"app.kubernetes.io/managed-by": "penstock"}
+MODEL_LABEL = f"{GROUP}/model"
+ENDPOINT_LABEL = f"{GROUP}/endpoint"
+WORKLOAD_LABEL = f"{GROUP}/workload"
+ROUTE_LABEL = f"{GROUP}/route"
+ROUTE_KEY = "route.json"
+MODEL_SUFFIX, ENDPOINT_SUFFIX = "-route", "-split"
+"""Of the name of a route's object; before it stands the name of the Model or Endpoint."""
+REPORT_LABEL = f"{GROUP}/router-report"
+GRPC_OVER_HTTP1_LABEL = f"{GROUP}/grpc-over-http1"
+"""On a workload's Service, and so on its EndpointSlices: unary gRPC is taken on port ``http`` too."""
+HTTP_PORT, GRPC_PORT = "http", "h2c"
+"""Names of a workload's ports."""
+ROUTER_LABELS = {"app.kubernetes.io/name": "penstock", "app.kubernetes.io/component": "router"}
+"""On the router's pods."""
+
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
+Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=256)]
+Weight = Annotated[int, Field(ge=0, le=FULL_WEIGHT)]
+
+
+class _Arm(Seen):
+    workload: Name
+    revision: Word
+    variant: Word
+    weight: Weight
+
+
+class _Route(Seen):
+    arms: Annotated[tuple[_Arm, ...], Field(max_length=2)]
+    message: str = ""
+
+
+class _Split(Seen):
+    shares: tuple[tuple[Name, Weight], ...]
+    sticky_header: Header | None = None
+
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def route_data(route: Route | Split) -> dict[str, str]:
+    """Content of the ConfigMap of a route."""
+    if isinstance(route, Route):
+        arms = [
+            {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight}
+            for a in route.arms
+        ]
+        body: Object = {"arms": arms, "message": route.message}
+    else:
+        body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
+    return {ROUTE_KEY: json.dumps(body, sort_keys=True)}
+
+
+def routed(config_map: Object) -> tuple[type[Route] | type[Split], str]:
+    """Of which kind the route in a ConfigMap is, and whose; told by its name alone.
+
+    Raises ``InvalidObject`` if that is no name of a Model or Endpoint.
+    """
+    name = config_map["metadata"]["name"]
+    for kind, suffix in ((Route, MODEL_SUFFIX), (Split, ENDPOINT_SUFFIX)):
+        if name.endswith(suffix):
+            try:
+                return kind, _NAME.validate_python(name.removesuffix(suffix))
+            except pydantic.ValidationError:
+                break
+    raise InvalidObject(f"ConfigMap {_whose(config_map)}: its name is none of a route; delete it")
+
+
+def route(config_map: Object) -> Route | Split:
+    """The route in a ConfigMap; raises ``InvalidObject`` if it is none."""
+    kind, name = routed(config_map)
+    namespace, text = config_map["metadata"]["namespace"], (config_map.get("data") or {}).get(ROUTE_KEY, "")
+    try:
+        if kind is Split:
+            split = _Split.model_validate_json(text)
+            return Split(namespace, name, split.shares, split.sticky_header)
+        found = _Route.model_validate_json(text)
+        arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
+        return Route(namespace, name, arms, found.message)
+    except pydantic.ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or ROUTE_KEY}: {e['msg']}" for e in error.errors())
+        raise InvalidObject(
+            f"ConfigMap {_whose(config_map)}: {problems}; delete it, and the operator writes it anew"
+        ) from error
+
+
+def report(namespace: str, pod: str, pod_uid: str, seen: Mapping[tuple[str, str], RouteObserved]) -> Object:
+    """The ConfigMap in which the router in ``pod`` tells what it does with the Models (namespace, name) it knows.
+
+    It names workloads that get no new requests and still have some, never how many: a steady state is not to be
+    written. One Model takes about 100 bytes of the 1 MiB that a ConfigMap holds.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": pod,
+            "namespace": namespace,
+            "labels": MANAGED_BY | {REPORT_LABEL: "true"},
+            # Garbage-collected with the pod.
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": pod_uid}],
+        },
+        "data": {_key(*model): _told(of) for model, of in sorted(seen.items())},
+    }
+
+
+def reported(report: Object, namespace: str, name: str) -> RouteObserved | None:
+    """What a router's report says of a Model; None where it does not know it, or says nothing that can be read."""
+    try:
+        found = json.loads((report.get("data") or {})[_key(namespace, name)])
+        arms = tuple(Arm(str(w), str(r), str(v), int(weight)) for w, r, v, weight in found["arms"])
+        in_flight = {arm.workload: 0 for arm in arms if arm.weight} | {str(w): 1 for w in found.get("busy", [])}
+    except (LookupError, ValueError, TypeError):
+        return None
+    return RouteObserved(arms, in_flight)
+
+
+def changed(before: Object | None, after: Object | None) -> Iterable[tuple[str, str]]:
+    """Models, as (namespace, name), of which two versions of a report say different things."""
+    one, other = ((each or {}).get("data") or {} for each in (before, after))
+    for key in one.keys() | other.keys():
+        if one.get(key) != other.get(key):
+            namespace, _, name = key.partition(".")
+            yield namespace, name
+
+
+def together(seen: Sequence[RouteObserved | None]) -> RouteObserved | None:
+    """What several routers do with a Model as one: an arm is gone when all are rid of it.
+
+    Each gets an equal part of the traffic, so an arm's weight is the mean; it is 0 as long as one of them does not
+    know the Model. None where none does.
+    """
+    known = [of for of in seen if of is not None]
+    if not known:
+        return None
+    arms: dict[str, Arm] = {}
+    in_flight: dict[str, int] = {}
+    for of in known:
+        for arm in of.arms:
+            before = arms[arm.workload].weight if arm.workload in arms else 0
+            arms[arm.workload] = Arm(arm.workload, arm.revision, arm.variant, before + arm.weight)
+        for workload, requests in of.in_flight.items():
+            in_flight[workload] = in_flight.get(workload, 0) + requests
+    whole = len(known) == len(seen)
+    return RouteObserved(
+        tuple(
+            Arm(a.workload, a.revision, a.variant, a.weight // len(known) if whole else 0)
+            for _, a in sorted(arms.items())
+        ),
+        in_flight,
+    )
+
+
+def _told(seen: RouteObserved) -> str:
+    arms = [[arm.workload, arm.revision, arm.variant, arm.weight] for arm in seen.arms]
+    # One that is named at all has requests under way, or may be sent one on a client's old connection.
+    busy = sorted(seen.in_flight.keys() - {arm.workload for arm in seen.arms if arm.weight})
+    return json.dumps({"arms": arms} | ({"busy": busy} if busy else {}), separators=(",", ":"))
+
+
+def _key(namespace: str, name: str) -> str:
+    # Neither holds a dot.
+    return f"{namespace}.{name}"
+
+
+def _whose(config_map: Object) -> str:
+    return f"{config_map['metadata']['namespace']}/{config_map['metadata']['name']}"

@@ -1,0 +1,231 @@
+"""``penstock router``: one replica of the router in a cluster, from caches to HAProxy and a report.
+
+The API server is asked for nothing that a request waits for. While it is away HAProxy goes on as it was last
+programmed, and a container that starts again in the same pod begins with the table on its disk; only the pod's first
+readiness waits for the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from operators.actuators.kubernetes import drift
+from operators.actuators.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES
+from operators.api import routes
+from operators.api.errors import OperatorError
+from operators.cli import client
+from operators.router import discovery
+from operators.router.agent import Router, haproxy
+from operators.router.configuration import Listen
+from operators.router.table import Server
+from operators.runtime import health
+from operators.runtime.backoff import Backoff
+from operators.runtime.cache import Cache
+from operators.runtime.connection import Connection
+from operators.runtime.credentials import InCluster, Kubeconfig, Source
+from operators.runtime.errors import ClusterError
+from operators.runtime.resource import Object, Resource, selector
+from operators.runtime.throttle import Throttle
+from serving.contract import DRAIN_TIMEOUT_S
+
+log = logging.getLogger(__name__)
+
+RECONNECT = (0.2, 5.0)
+"""First and longest wait, in seconds, of a cache that lost its API server: routes are waited for."""
+RETRY = (0.2, 5.0)
+"""The same for a report that could not be written."""
+SILENT_S = 60
+"""Without an answer of HAProxy for so long, the container is started again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a router is told from outside."""
+
+    pod: str
+    pod_namespace: str
+    pod_uid: str
+    kubeconfig: str | None = None
+    """None: the service account of the pod."""
+    context: str | None = None
+    namespace: str | None = None
+    """Route for this namespace only; None: all."""
+    host: str = "0.0.0.0"
+    http_port: int = 8080
+    grpc_port: int = 9000
+    folder: Path = Path("/run/penstock")
+    catalog_port: int = 8082
+    """On loopback; answers for what has no server. 0: nobody does."""
+    health_host: str = "0.0.0.0"
+    health_port: int = 8081
+
+
+def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, and then until HAProxy has answered what was under way. Gives the exit code.
+
+    Raises:
+        OperatorError: there is no such kubeconfig, or no HAProxy.
+    """
+    if settings.kubeconfig:
+        client.check(settings.kubeconfig)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        asyncio.run(_run(settings, os.environ))
+    except (OperatorError, OSError) as error:
+        print(f"penstock router: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(settings: Settings, environment: Mapping[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, main.cancel)
+    # Cancelled by a signal is the normal end; a second one, while requests are waited for, ends it at once.
+    with contextlib.suppress(asyncio.CancelledError):
+        await _route(settings, environment, random.Random(secrets.randbits(64)))
+
+
+async def _route(settings: Settings, environment: Mapping[str, str], chance: random.Random) -> None:
+    source: Source = Kubeconfig(settings.kubeconfig, settings.context) if settings.kubeconfig else InCluster()
+    clock = time.monotonic
+    async with await Connection.open(source, Throttle(10, 20, clock), chance) as connection:
+
+        def cache(resource: Resource, label_selector: str, namespace: str | None = settings.namespace) -> Cache:
+            return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, namespace, label_selector)
+
+        config_maps = cache(CONFIG_MAPS, f"{selector(routes.MANAGED_BY)},{routes.ROUTE_LABEL}")
+        slices = cache(ENDPOINT_SLICES, f"{selector(discovery.SLICES)},{routes.WORKLOAD_LABEL}")
+        reports = cache(CONFIG_MAPS, routes.REPORT_LABEL, settings.pod_namespace)
+        moved, told = asyncio.Event(), asyncio.Event()
+        listen = Listen(settings.host, settings.http_port, settings.grpc_port)
+        router = Router(settings.folder, listen, haproxy(), environment, told.set)
+        replica = Replica(settings, connection, router, config_maps, slices, reports)
+        for each in (config_maps, slices):
+            each.on_change(lambda _: moved.set())
+        reports.on_change(lambda _: told.set())
+        ready = [*(health.synced(each) for each in (config_maps, slices, reports)), replica.is_ready]
+        async with health.serving(settings.health_host, settings.health_port, [replica.is_alive], ready) as port:
+            log.info("pod=%s health=http://%s:%d/healthz", settings.pod, settings.health_host, port)
+            await router.start()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for each in (config_maps, slices, reports):
+                        group.create_task(each.run())
+                    group.create_task(replica.program(moved, told))
+                    group.create_task(replica.report(told, Backoff(*RETRY, chance)))
+            finally:
+                replica.ending = True
+                log.info("pod=%s ending=true", settings.pod)
+                await router.stop(DRAIN_TIMEOUT_S)
+
+
+class Replica:
+    """What this replica of the router does with what its caches hold."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        router: Router,
+        config_maps: Cache,
+        slices: Cache,
+        reports: Cache,
+    ) -> None:
+        self.ending = False
+        self._settings = settings
+        self._connection = connection
+        self._router = router
+        self._config_maps = config_maps
+        self._slices = slices
+        self._reports = reports
+        self._began = asyncio.get_running_loop().time()
+        self._programmed = False
+        self._reported = False
+
+    async def program(self, moved: asyncio.Event, told: asyncio.Event) -> None:
+        """Keep HAProxy's table as the cluster says."""
+        port = self._settings.catalog_port
+        catalog = Server("127.0.0.1", port, port, True) if port else None
+        await self._config_maps.wait_synced()
+        await self._slices.wait_synced()
+        said: list[str] = []
+        while True:
+            moved.clear()
+            try:
+                table, problems = discovery.table(
+                    self._router.table, self._config_maps.list(), self._slices.list(), catalog
+                )
+                for problem in problems:
+                    if problem not in said:
+                        log.warning("route error=%r", problem)
+                said = problems
+                await self._router.apply(table)
+            except (OperatorError, OSError) as error:
+                # The router itself tries it again.
+                log.warning("table error=%r", str(error))
+            except Exception:
+                # What nobody thought of must not take the data plane down.
+                log.exception("pod=%s", self._settings.pod)
+            else:
+                self._programmed = True
+                told.set()
+            await moved.wait()
+
+    async def report(self, told: asyncio.Event, backoff: Backoff) -> None:
+        """Tell the operator what HAProxy does, whenever that is something else than was told before."""
+        await self._reports.wait_synced()
+        failures = 0
+        while True:
+            await told.wait()
+            told.clear()
+            if not self._programmed or not self._router.applied:
+                continue
+            report = drift.stamped(self._report())
+            live = self._reports.get(self._settings.pod_namespace, self._settings.pod)
+            try:
+                if live is None or drift.differs(report, live):
+                    await self._connection.apply(CONFIG_MAPS, report)
+                self._reported = True
+                failures = 0
+            except ClusterError as error:
+                failures += 1
+                log.warning("report error=%r", str(error))
+                told.set()
+                await asyncio.sleep(backoff.delay_s(failures))
+
+    def _report(self) -> Object:
+        seen = {}
+        for key in self._router.table.models:
+            namespace, _, name = key.partition("/")
+            observed = self._router.observe(namespace, name)
+            if observed is not None:
+                seen[namespace, name] = observed
+        pod = self._settings
+        return routes.report(pod.pod_namespace, pod.pod, pod.pod_uid, seen)
+
+    def is_alive(self) -> str | None:
+        """Complains when HAProxy has not answered for long, whatever the API server does."""
+        silent_s = asyncio.get_running_loop().time() - max(self._router.contact, self._began)
+        return None if silent_s <= SILENT_S or self.ending else f"HAProxy: no answer for {silent_s:.0f} s"
+
+    def is_ready(self) -> str | None:
+        """Complains until HAProxy has the cluster's table and that is reported, and while it ends."""
+        if self.ending:
+            return "router: it is ending"
+        if not self._programmed:
+            return "router: HAProxy has not got the cluster's table yet"
+        return None if self._reported else "router: what HAProxy does is not reported yet"

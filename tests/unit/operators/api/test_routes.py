@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from operators.actuators.kubernetes import makers
+from operators.api import routes
+from operators.api.errors import InvalidObject
+from operators.api.plan import Arm, Route, RouteObserved, Split
+
+NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a", 1_000)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route("ns", "digits", (NEW, OLD)),
+        Route("ns", "digits", (), "nothing serves it"),
+        Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), "X-User"),
+        Split("ns", "reader", ()),
+    ],
+)
+def test_a_route_is_read_as_it_was_written(route: Route | Split) -> None:
+    name = makers.route_name("Model" if isinstance(route, Route) else "Endpoint", route.name)
+    written = {"metadata": {"namespace": route.namespace, "name": name}, "data": routes.route_data(route)}
+    assert routes.route(written) == route
+
+
+def config_map(name: str = "digits-route", text: str = "") -> dict[str, Any]:
+    return {"metadata": {"namespace": "ns", "name": name}, "data": {"route.json": text}}
+
+
+def with_arm(**part: Any) -> dict[str, Any]:
+    arm = {"workload": "digits-new-a", "revision": "new", "variant": "a", "weight": 10_000} | part
+    return config_map(text=json.dumps({"arms": [arm]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (config_map("digits"), "its name is none of a route; delete it"),
+        (config_map("a.b-route"), "its name is none of a route; delete it"),
+        (config_map(text="no json"), "route.json: Invalid JSON: expected ident at line 1 column 2"),
+        ({"metadata": {"namespace": "ns", "name": "digits-route"}}, "route.json: Invalid JSON: EOF while parsing"),
+        (with_arm(workload="other:a/x"), "arms.0.workload: String should match pattern"),
+        (with_arm(revision="r1\nadd server"), "arms.0.revision: String should match pattern"),
+        (with_arm(variant="a/b"), "arms.0.variant: String should match pattern"),
+        (with_arm(weight=-1), "arms.0.weight: Input should be greater than or equal to 0"),
+        (config_map("e-split", '{"shares": [["m", 10000]], "stickyHeader": "x }\\n"}'), "stickyHeader: String should"),
+        (config_map("e-split", '{"shares": [["M/x", 10000]]}'), "shares.0.0: String should match pattern"),
+    ],
+)
+def test_what_could_get_elsewhere_by_its_name_is_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidObject) as found:
+        routes.route(given)
+    assert str(found.value).startswith(f"ConfigMap ns/{given['metadata']['name']}: {problem}")
+
+
+def test_a_field_that_a_later_version_adds_is_passed_over() -> None:
+    assert routes.route(config_map(text='{"arms": [], "message": "m", "shadow": 1}')) == Route("ns", "digits", (), "m")
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "read"),
+    [
+        (
+            RouteObserved((NEW, OLD), {"digits-new-a": 7, "digits-old-a": 1}),
+            '{"arms":[["digits-new-a","new","a",9000],["digits-old-a","old","a",1000]]}',
+            RouteObserved((NEW, OLD), {"digits-new-a": 0, "digits-old-a": 0}),
+        ),
+        (
+            RouteObserved((NEW,), {"digits-new-a": 7, "digits-old-a": 3}),
+            '{"arms":[["digits-new-a","new","a",9000]],"busy":["digits-old-a"]}',
+            RouteObserved((NEW,), {"digits-new-a": 0, "digits-old-a": 1}),
+        ),
+        (RouteObserved(()), '{"arms":[]}', RouteObserved(())),
+    ],
+)
+def test_a_report_says_who_is_busy_only_of_those_that_are_to_end(
+    seen: RouteObserved, told: str, read: RouteObserved
+) -> None:
+    report = routes.report("system", "router-1", "uid", {("ns", "digits"): seen})
+    assert report["data"] == {"ns.digits": told}
+    assert routes.reported(report, "ns", "digits") == read
+    assert routes.reported(report, "ns", "wide") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"arms": [["only"]]}', '{"arms": 1}'])
+def test_a_report_that_cannot_be_read_says_nothing(text: str) -> None:
+    assert routes.reported({"metadata": {}, "data": {"ns.digits": text}}, "ns", "digits") is None
+
+
+def test_a_report_names_the_models_that_changed() -> None:
+    before, after = {"data": {"ns.a": "1", "ns.b": "1", "ns.c": "1"}}, {"data": {"ns.b": "2", "ns.c": "1", "ns.d": "1"}}
+    assert sorted(routes.changed(before, after)) == [("ns", "a"), ("ns", "b"), ("ns", "d")]
+    assert sorted(routes.changed(None, after)) == [("ns", "b"), ("ns", "c"), ("ns", "d")]
+    assert sorted(routes.changed(before, None)) == [("ns", "a"), ("ns", "b"), ("ns", "c")]
+    assert sorted(routes.changed(before, before)) == []
