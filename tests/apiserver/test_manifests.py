@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from helm import writing
-from tests.rig import binaries, rendering
+from operators.actuators.kubernetes import isolation, makers
+from operators.api.plan import FULL_WEIGHT, Arm, Fetch, Key, Route, Split, Workload
+from operators.api.resources import ComputeList, Resources
+from operators.planning import runtimes
+from tests.rig import binaries, rendering, schemas
 from tests.rig.control_plane import ControlPlane
 from tests.rig.rendering import Object
 
@@ -50,3 +58,106 @@ def test_the_chart_of_the_kinds_is_the_kinds_and_keeps_them(control_plane: Contr
     definitions = [found for (kind, _), found in chart.items() if kind == "CustomResourceDefinition"]
     assert [found["metadata"].pop("annotations") for found in definitions] == [{"helm.sh/resource-policy": "keep"}] * 3
     assert chart == kinds
+
+
+OVERLAYS = ("dev", "gke", "aks", "onprem")
+VALUES = sorted(path.name for path in rendering.CHARTS.glob("penstock/ci/*-values.yaml"))
+UNKNOWN = ("Certificate", "Issuer")
+"""Kinds of cert-manager, which the API server of this tier does not serve."""
+
+
+@pytest.fixture(scope="session")
+def conforms(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Object]], None]:
+    """Holds objects against what the API server says of their kinds, ours included."""
+    kubeconform = binaries.built(binaries.KUBECONFORM, os.environ, print)
+    folder = tmp_path_factory.mktemp("schemas")
+    deadline = time.monotonic() + 60
+    while (
+        "dev.penstock.v1alpha1.Model"
+        not in (openapi := json.loads(installed.kubectl("get", "--raw", "/openapi/v2")))["definitions"]
+    ):
+        assert time.monotonic() < deadline, "the API server does not describe our kinds after 60 s"
+    schemas.write(openapi, folder)
+    return lambda objects: schemas.check(kubeconform, folder, objects, UNKNOWN)
+
+
+def test_a_field_that_does_not_exist_would_be_found(conforms: Callable[[list[Object]], None]) -> None:
+    objects = rendering.objects(writing.INSTALL.read_text())
+    conforms(objects)
+    (router,) = [o for o in objects if (o["kind"], o["metadata"]["name"]) == ("Deployment", "penstock-router")]
+    router["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["timeout"] = 1
+    with pytest.raises(rendering.RenderError, match=r"Deployment penstock-router is invalid.*timeout"):
+        conforms(objects)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_has_only_fields_that_exist(
+    control_plane: ControlPlane, conforms: Callable[[list[Object]], None], overlay: str
+) -> None:
+    folder = rendering.MANIFESTS / "overlays" / overlay
+    objects = rendering.objects(rendering.kustomize(control_plane.kubectl_path, folder))
+    conforms(objects)
+    found = by_name(objects)
+    operator, router = (
+        found["Deployment", f"penstock-{component}"]["spec"]["template"]["spec"]["containers"]
+        for component in ("operator", "router")
+    )
+    # Model pods get the image that the catalog has, whatever the registry.
+    assert operator[0]["env"][1] == {"name": "SERVE_IMAGE", "value": router[1]["image"]}
+
+
+def test_the_component_for_a_gateway_leaves_the_router_out(
+    control_plane: ControlPlane, conforms: Callable[[list[Object]], None], tmp_path: Path
+) -> None:
+    kustomization = {"resources": ["manifests/base"], "components": ["manifests/components/gateway"]}
+    shutil.copytree(rendering.MANIFESTS, tmp_path / "manifests")
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    objects = rendering.objects(rendering.kustomize(control_plane.kubectl_path, tmp_path))
+    conforms(objects)
+    assert {kind for kind, name in by_name(objects) if "router" in name} == set()
+    (operator,) = by_name(objects)["Deployment", "penstock-operator"]["spec"]["template"]["spec"]["containers"]
+    assert operator["args"] == [
+        "--lease-namespace=$(POD_NAMESPACE)",
+        "--image=$(SERVE_IMAGE)",
+        "--gateway=gateways/penstock",
+    ]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_the_chart_has_only_fields_that_exist(
+    helm: Path, conforms: Callable[[list[Object]], None], values: str
+) -> None:
+    conforms(rendering.template(helm, "penstock", options=["-f", str(rendering.CHARTS / "penstock" / "ci" / values)]))
+
+
+def test_the_chart_of_models_makes_what_the_kinds_allow(helm: Path, conforms: Callable[[list[Object]], None]) -> None:
+    values = rendering.CHARTS / "penstock-models" / "ci" / "digits-values.yaml"
+    objects = rendering.template(helm, "penstock-models", options=["-f", str(values)])
+    conforms(objects)
+    assert set(by_name(objects)) == {
+        ("Model", "digits"),
+        ("Model", "digits-wide"),
+        ("Endpoint", "reader"),
+        ("ServingRuntime", "triton"),
+    }
+
+
+def test_what_the_operator_makes_has_only_fields_that_exist(conforms: Callable[[list[Object]], None]) -> None:
+    runtime = runtimes.builtin("penstock-serve:1", "python3")["onnxruntime"]
+    some = Resources(requests=ComputeList(cpu="500m", memory="1Gi"))
+    artifacts = [Fetch(uri, "sha256:" + "a" * 64) for uri in ("s3://models/a", "pvc://store/a", "oci://registry/a:1")]
+    workloads = [
+        Workload("digits-1-a", "team", "digits", "1", "a", artifact, runtime, 2, some) for artifact in artifacts
+    ]
+    key = Key("Model", "team", "digits")
+    owner = makers.owner(key, "3f0b6c0e-0000-4000-8000-000000000000")
+    arms = (Arm("digits-1-a", "1", "a", FULL_WEIGHT),)
+    conforms(
+        [
+            *(makers.deployment(workload, owner, "penstock-serve:1") for workload in workloads),
+            makers.service(workloads[0], owner),
+            makers.route(Route("team", "digits", arms), owner),
+            makers.route(Split("team", "reader", (("digits", FULL_WEIGHT),)), owner),
+            isolation.network_policy(key, workloads, "penstock-system", ("monitoring",), owner),
+        ]
+    )

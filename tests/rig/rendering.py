@@ -27,7 +27,7 @@ Object = dict[str, Any]
 
 
 class RenderError(Exception):
-    """What the program said on stderr."""
+    """What the program said."""
 
 
 def kustomize(kubectl: Path, folder: Path) -> str:
@@ -57,7 +57,7 @@ def run(*command: str, stdin: str = "") -> str:
     """What a program prints. Raises RenderError."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     if done.returncode != 0:
-        raise RenderError(done.stderr.strip())
+        raise RenderError((done.stderr or done.stdout).strip())
     return done.stdout
 
 
