@@ -24,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from tests.rig import binaries
+from tests.rig import binaries, installation
+from tests.rig.installation import Installation
 from tests.rig.node import images, layout, lifecycle
 from tests.rig.node.layout import Node
 
@@ -163,6 +164,18 @@ def node(cluster: Cluster) -> Node:
     """The machine below the cluster."""
     assert cluster.node is not None
     return cluster.node
+
+
+@pytest.fixture(scope="session")
+def penstock(cluster: Cluster) -> Iterator[Installation]:
+    """Penstock, installed for the session from both charts, its router at NodePorts."""
+    made = installation.on(cluster.kubeconfig, cluster.node)
+    with installation.namespace(cluster.kubectl):
+        made.apply()
+        try:
+            yield made
+        finally:
+            made.remove()
 
 
 @pytest.fixture
