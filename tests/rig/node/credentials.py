@@ -35,11 +35,13 @@ def write(node: Node) -> Path:
         "controller-manager": ("system:kube-controller-manager", ""),
         "scheduler": ("system:kube-scheduler", ""),
         "proxy": ("system:kube-proxy", ""),
+        "policies": ("policies", "system:masters"),
     }
     lines = []
     for identity, (user, group) in users.items():
         token = secrets.token_hex(16)
         lines.append(f"{token},{user},{identity}" + (f",{group}" if group else ""))
+        (folder / f"{identity}.token").write_text(token)
         local = f"https://127.0.0.1:{API_PORT}"
         write_kubeconfig(folder / f"{identity}.kubeconfig", local, token, folder / "ca.crt")
         if identity == "admin":

@@ -115,11 +115,14 @@ def wait(node: Node, program: str, is_ready: Callable[[], bool], deadline_s: flo
 
 
 def running(node: Node) -> set[str]:
-    """The names of the programs that run."""
+    """The names of the programs and Python modules that run."""
     names = set()
     for process in _members(node):
         with contextlib.suppress(psutil.Error):
-            names.add(Path(process.exe()).name)
+            names |= {
+                Path(process.exe()).name,
+                *(Path(part).stem for part in process.cmdline() if part.endswith(".py")),
+            }
     return names
 
 

@@ -14,7 +14,7 @@ from tests.rig.node.layout import Node, NodeError
 
 EXPECTED = frozenset(
     {"catatonit", "containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler"}
-    | {"kubelet"}
+    | {"kubelet", "policies"}
 )
 
 

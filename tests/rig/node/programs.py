@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.rig.control_plane import answers
-from tests.rig.node import images, isolation, packages
+from tests.rig.node import images, isolation, packages, policies
 from tests.rig.node.layout import API_PORT, DNS_SERVICE, PODS, SERVICES, Node
 
 Programs = Mapping[str, Path]
@@ -62,7 +63,7 @@ def start_control_plane(node: Node, programs: Programs, credentials: Path) -> No
         "--audit-log-maxbackup=1",
         "--profiling=false",
     )
-    token = (credentials / "tokens.csv").read_text().split(",")[0]
+    token = (credentials / "admin.token").read_text()
     is_ready = lambda: answers(f"{node.url}/readyz", token, credentials / "ca.crt")  # noqa: E731
     isolation.wait(node, "kube-apiserver", is_ready)
     isolation.start(
@@ -123,7 +124,7 @@ def start_containerd(node: Node) -> None:
 
 
 def start_kubelet(node: Node, programs: Programs, credentials: Path) -> None:
-    """Start the kubelet and the proxy. They are ready when the node and a Service say so."""
+    """Start the kubelet, the proxy and what enforces policies; a node and a Service tell when they are ready."""
     config = node.folder / "kubelet.json"
     settings = {
         "kind": "KubeletConfiguration",
@@ -175,6 +176,8 @@ def start_kubelet(node: Node, programs: Programs, credentials: Path) -> None:
         "--conntrack-tcp-timeout-established=0",
         "--conntrack-tcp-timeout-close-wait=0",
     )
+    local, token = f"https://127.0.0.1:{API_PORT}", credentials / "policies.token"
+    isolation.start(node, "policies", sys.executable, "-u", policies.__file__, local, token, credentials / "ca.crt")
 
 
 def dns(node: Node) -> str:
