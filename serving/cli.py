@@ -1,4 +1,4 @@
-"""The command line: ``serve``, ``catalog`` and ``fetch``. The environment is read here and nowhere else."""
+"""The command line: ``serve``, ``catalog``, ``fetch`` and ``cache``. The environment is read here and nowhere else."""
 
 from __future__ import annotations
 
@@ -72,7 +72,18 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     where.add_argument("--store", type=Path, metavar="DIR", help="folder in which a folder sha256-HEX is made")
     fetch.add_argument("--plain-http", metavar="HOST,…", default=env.get(Env.PLAIN_HTTP, ""),
                        help="OCI registries without TLS, apart from this machine's")  # fmt: skip
+    fetch.add_argument("--cache", metavar="URL", default=env.get(Env.CACHE_URL),
+                       help="cache to ask first and to fill: http://HOST:PORT")  # fmt: skip
     fetch.set_defaults(run=_fetch)
+
+    cache = commands.add_parser("cache", help="keep what was fetched on this node for the next one that needs it")
+    cache.add_argument("--dir", type=Path, required=True, help="folder that belongs to the cache alone")
+    cache.add_argument("--max-bytes", type=_positive, required=True, metavar="BYTES",
+                       help="all there may be; what was used longest ago goes first")  # fmt: skip
+    cache.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    cache.add_argument("--port", type=_port, default=contract.CACHE_PORT, metavar="PORT",
+                       help="port to listen on (default: %(default)s)")  # fmt: skip
+    cache.set_defaults(run=_cache)
     return parser
 
 
@@ -144,10 +155,12 @@ def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 
 def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving import storage
+    from serving.cached import Cache
 
     access = storage.Access(
         docker_config=Path(env.get(Env.DOCKER_CONFIG) or Path(env.get("HOME", "/"), ".docker")),
         plain_http=frozenset(options.plain_http.split(",")) - {""},
+        cache=Cache(options.cache) if options.cache else None,
     )
     fetched = storage.fetch(options.uri, options.digest, to=options.to, store=options.store, access=access)
     text = json.dumps(
@@ -156,6 +169,12 @@ def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     sys.stdout.write(text + "\n")
     _last_words(env, text)
     return Exit.OK
+
+
+def _cache(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import cache
+
+    return cache.serve(options.dir, options.max_bytes, options.host, options.port)
 
 
 def _last_words(env: Mapping[str, str], text: str) -> None:

@@ -13,6 +13,9 @@ HTTP_PORT = 8080
 GRPC_PORT = 9000
 """gRPC over HTTP/2: direct calls and streams."""
 
+CACHE_PORT = 8083
+"""A node's cache of artifacts."""
+
 MODEL_DIR = "/mnt/models"
 """Where a pod finds its artifact (KServe's convention)."""
 
@@ -46,6 +49,8 @@ class Env(enum.StrEnum):
     HOST = "PENSTOCK_HOST"
     HTTP_PORT = "PENSTOCK_HTTP_PORT"
     GRPC_PORT = "PENSTOCK_GRPC_PORT"
+    CACHE_URL = "PENSTOCK_CACHE_URL"
+    """Cache of artifacts on the node that ``fetch`` asks before the source."""
     DOCKER_CONFIG = "DOCKER_CONFIG"
     """Folder of the ``config.json`` with the logins of OCI registries; the name is Docker's."""
     PLAIN_HTTP = "PENSTOCK_PLAIN_HTTP"

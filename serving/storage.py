@@ -27,6 +27,7 @@ from typing import Any, NoReturn, cast
 
 import fsspec
 
+from serving.cached import Cache
 from serving.errors import ArtifactRefused, StorageUnavailable
 
 _CHUNK = 1 << 20
@@ -60,6 +61,8 @@ class Access:
     """Folder of the ``config.json`` with the credentials of OCI registries."""
     plain_http: frozenset[str] = frozenset()
     """Registries (``HOST`` or ``HOST:PORT``) that are spoken to without TLS."""
+    cache: Cache | None = None
+    """Where artifacts are asked for before their source, and offered after it."""
 
 
 def fetch(
@@ -85,8 +88,7 @@ def _into(target: Path, uri: str, digest: str | None, access: Access) -> Fetched
     target.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     with _temporary(target) as temporary:
-        files = _copy(uri, temporary, access)
-        found = _checked(uri, files, digest)
+        files, found = _obtained(uri, digest, temporary, access)
         names = {path.name for path in temporary.iterdir()}
         others = sorted({path.name for path in target.iterdir()} - names - {temporary.name})
         if others:
@@ -106,8 +108,7 @@ def _stored(store: Path, uri: str, digest: str | None, access: Access) -> Fetche
     if digest is not None and (there := _there(store, digest)) is not None:
         return there
     with _temporary(store) as temporary:
-        files = _copy(uri, temporary, access)
-        found = _checked(uri, files, digest)
+        files, found = _obtained(uri, digest, temporary, access)
         target = _place(store, found)
         if _there(store, found) is None:
             if target.exists():
@@ -115,6 +116,31 @@ def _stored(store: Path, uri: str, digest: str | None, access: Access) -> Fetche
             with contextlib.suppress(FileExistsError):  # another fetch was first with the same content
                 _rename(temporary, target)
     return Fetched(found, target, sum(file.bytes for file in files), len(files))
+
+
+def _obtained(uri: str, digest: str | None, folder: Path, access: Access) -> tuple[list[_File], str]:
+    """The files in ``folder``, from the cache or from the source, and their digest."""
+    if access.cache and digest:
+        cached = access.cache.get(digest, folder, lambda: _name(_opened(uri, access)[1]))
+        if cached is not None:
+            files = [_File(sha256, path, _path(folder, path).stat().st_size) for path, sha256 in cached.items()]
+            return files, _checked(uri, files, digest)
+    files = _copy(uri, folder, access)
+    found = _checked(uri, files, digest)
+    if access.cache:
+        listing = None if files[0].path == "" else _listing(files)
+        access.cache.offer({file.sha256: _path(folder, file.path) for file in files}, listing)
+    return files, found
+
+
+def _path(folder: Path, path: str) -> Path:
+    """Where a copied file lies: one that is no part of a folder is alone."""
+    return folder / path if path else next(folder.iterdir())
+
+
+def _name(root: str) -> str:
+    """What a single file is called, from its path in storage."""
+    return PurePosixPath(root.split("?")[0].rstrip("/")).name
 
 
 def _place(store: Path, digest: str) -> Path:
@@ -156,8 +182,11 @@ def _checked(uri: str, files: list[_File], digest: str | None) -> str:
 
 
 def _digest_of_folder(files: list[_File]) -> str:
-    lines = sorted(f"{file.sha256}  {file.path}\n" for file in files)
-    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(_listing(files).encode()).hexdigest()}"
+
+
+def _listing(files: list[_File]) -> str:
+    return "".join(sorted(f"{file.sha256}  {file.path}\n" for file in files))
 
 
 def _copy(uri: str, folder: Path, access: Access) -> list[_File]:
@@ -167,8 +196,7 @@ def _copy(uri: str, folder: Path, access: Access) -> list[_File]:
     if local:
         root = os.path.realpath(root)
     if filesystem.info(root)["type"] == "file":  # not isfile(), which takes any failure for a no
-        name = PurePosixPath(root.split("?")[0].rstrip("/")).name
-        copied = _copy_file(filesystem, root, folder / name)
+        copied = _copy_file(filesystem, root, folder / _name(root))
         return [dataclasses.replace(copied, path="")]
     sources = _local_files(root) if local else sorted(filesystem.find(root))
     if not sources:

@@ -132,6 +132,10 @@ def operator(
         list[str] | None,
         typer.Option(help="Namespace whose pods may reach model pods, too: a Prometheus. Again for each."),
     ] = None,
+    cache_url: Annotated[
+        str | None,
+        typer.Option(help="Where pods find their node's cache of artifacts, http://HOST:PORT.", show_default="none"),
+    ] = None,
     health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
     health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
 ) -> None:
@@ -149,6 +153,7 @@ def operator(
         gateway,
         network_policies,
         tuple(allow_namespace or ()),
+        cache_url,
         health_host,
         health_port,
     )

@@ -84,6 +84,8 @@ class Settings:
     network_policies: bool = True
     allow_namespaces: tuple[str, ...] = ()
     """Whose pods may reach model pods, beside the router's."""
+    cache_url: str | None = None
+    """Where pods find their node's cache of artifacts; None: there is none."""
     health_host: str = "0.0.0.0"
     health_port: int = 8081
     workers: int = 4
@@ -151,7 +153,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
         store = KubernetesStore(connection, objects)
         router_url = settings.router_url or ("" if gateway else ROUTER_URL)
         actuator = KubernetesActuator(
-            connection, objects, children, routers, settings.image, router_url, gateway, isolation
+            connection, objects, children, routers, settings.image, router_url, gateway, isolation, settings.cache_url
         )
         reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
         queue: Queue[Key] = Queue(Backoff(*RETRY, chance))

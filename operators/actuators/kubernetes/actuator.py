@@ -35,6 +35,8 @@ class KubernetesActuator:
     """Carries the traffic instead of our router."""
     isolation: Isolation | None = None
     """Who may reach model pods; None: the cluster's own policies say so."""
+    cache_url: str | None = None
+    """Cache of artifacts on every node, which pods ask before the source."""
 
     async def observe(self, key: Key) -> Observation:
         """Facts about ``key`` from the caches."""
@@ -92,7 +94,7 @@ class KubernetesActuator:
         if self.isolation and plan.workloads:
             wanted.append((self.isolation.policies, self.isolation.policy(key, plan.workloads, reference)))
         for workload in plan.workloads:
-            deployment = makers.deployment(workload, reference, self.fetch_image)
+            deployment = makers.deployment(workload, reference, self.fetch_image, self.cache_url)
             wanted.append((self.children.deployments, deployment))
             wanted.append((self.children.services, makers.service(workload, reference)))
         if plan.route is not None and self.gateway is not None:

@@ -57,14 +57,14 @@ def owner(key: Key, uid: str) -> Object:
     }
 
 
-def deployment(workload: Workload, owner: Object, fetch_image: str) -> Object:
+def deployment(workload: Workload, owner: Object, fetch_image: str, cache_url: str | None = None) -> Object:
     """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard."""
     labels = _labels(workload)
     spec: Object = {
         "minReadySeconds": _PROVEN_S,
         "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image)},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image, cache_url)},
     }
     if workload.replicas is not None:
         spec["replicas"] = workload.replicas
@@ -146,7 +146,7 @@ def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Obje
     }
 
 
-def _pod(workload: Workload, fetch_image: str) -> Object:
+def _pod(workload: Workload, fetch_image: str, cache_url: str | None) -> Object:
     mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
     volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
     uri, mounts = workload.artifact.uri, [mount]
@@ -156,7 +156,7 @@ def _pod(workload: Workload, fetch_image: str) -> Object:
         volumes.append({"name": "source", "persistentVolumeClaim": claim})
         mounts = [mount, {"name": "source", "mountPath": _SOURCE_DIR, "readOnly": True}]
         uri = f"file://{_SOURCE_DIR}{source.path}"
-    env = {Env.TERMINATION_LOG: "/dev/termination-log"}
+    env = {Env.TERMINATION_LOG: "/dev/termination-log"} | ({Env.CACHE_URL: cache_url} if cache_url else {})
     if source.scheme == "oci":
         logins = {"key": ".dockerconfigjson", "path": "config.json"}
         secret = {"secretName": REGISTRY_SECRET, "optional": True, "items": [logins]}

@@ -12,10 +12,11 @@ from operators.planning import runtimes
 DIGEST = "sha256:" + "a" * 64
 
 
-def pod(uri: str) -> dict[str, Any]:
+def pod(uri: str, cache_url: str | None = None) -> dict[str, Any]:
     runtime = runtimes.builtin("penstock-serve:1", "python3")["onnxruntime"]
     workload = Workload("digits-1-a", "team", "digits", "1", "a", Fetch(uri, DIGEST), runtime, 1, Resources())
-    deployment = makers.deployment(workload, makers.owner(Key("Model", "team", "digits"), "uid"), "penstock-serve:1")
+    owner = makers.owner(Key("Model", "team", "digits"), "uid")
+    deployment = makers.deployment(workload, owner, "penstock-serve:1", cache_url)
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
     return spec
 
@@ -50,3 +51,11 @@ def test_a_claim_is_mounted_read_only_where_the_fetch_alone_sees_it() -> None:
     assert {"name": "source", "mountPath": "/mnt/source", "readOnly": True} in fetch["volumeMounts"]
     assert fetch["args"][:3] == ["fetch", "--uri", "file:///mnt/source/models/digits"]
     assert "source" not in {mount["name"] for mount in engine["volumeMounts"]}
+
+
+def test_the_container_that_fetches_is_told_of_a_cache_where_there_is_one() -> None:
+    def environment(spec: dict[str, Any]) -> dict[str, str]:
+        return {e["name"]: e["value"] for e in spec["initContainers"][0]["env"]}
+
+    url = "http://penstock-cache.penstock-system:8083"
+    assert environment(pod("s3://m/m", url)) == environment(pod("s3://m/m")) | {"PENSTOCK_CACHE_URL": url}
