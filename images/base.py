@@ -8,6 +8,7 @@ packages are recorded in ``/var/lib/dpkg/status.d``, one file each, where scanne
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,9 +83,9 @@ FILES = {
 }
 
 
-def fingerprint() -> str:
-    """What the base is made of, as far as this file decides it: Debian's updates come with a new build only."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+def reference() -> str:
+    """The base's name in storage. It follows from this file; Debian's updates come with a build anew only."""
+    return f"localhost/penstock-base:{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]}"
 
 
 def make(scratch: Path) -> Path:
@@ -126,4 +127,5 @@ def make(scratch: Path) -> Path:
 
 def output(*command: str) -> str:
     """What a command prints."""
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

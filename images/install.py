@@ -101,6 +101,8 @@ def application(image: str, locks: Sequence[str]) -> None:
     run(sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory=/dist", environment=environment)
     wheel = next(Path("/dist").glob("*.whl"))
     uv("pip", "install", "--quiet", f"--python={ENVIRONMENT}", f"--prefix={root}", "--no-deps", str(wheel))
+    for passing in ("RECORD", "direct_url.json", "uv_cache.json"):  # where and when it was built
+        remove(next(site.glob("*.dist-info")) / passing)
     if not (site / "operators").exists():  # the scripts are its command line
         remove(root / "bin")
     compile_all(site)
