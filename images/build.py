@@ -26,9 +26,9 @@ EPOCH_S = 0
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """One image's archive: its version, what it was made from, its digest, and its sizes in bytes."""
+    """One image's archive: its name and tag, what it was made from, its digest, and its sizes in bytes."""
 
-    version: str
+    reference: str
     revision: str
     digest: str
     compressed_bytes: int
@@ -125,7 +125,8 @@ def _base(opened: Storage, say: Say) -> None:
 
 
 def _image(opened: Storage, name: str, wanted: inputs.Inputs, output: Path, say: Say) -> Built:
-    full, version = f"penstock-{name}", wanted.arguments["VERSION"]
+    full = f"penstock-{name}"
+    reference = f"docker.io/library/{full}:{wanted.arguments['VERSION']}"
     say(f"{full}: building")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=output) as scratch:
@@ -135,9 +136,8 @@ def _image(opened: Storage, name: str, wanted: inputs.Inputs, output: Path, say:
             "bud", "--layers", "--format=oci", f"--timestamp={EPOCH_S}", f"--iidfile={identity}",
             f"--file={inputs.containerfile(name)}", *arguments, str(ROOT),
         )  # fmt: skip
-        reference = f"docker.io/library/{full}:{version}"
         opened.run("push", "--quiet", identity.read_text(), f"oci-archive:{grown}:{reference}")
-        built = Built(version, wanted.arguments["REVISION"], *archive.measured(grown), wanted.fingerprint())
+        built = Built(reference, wanted.arguments["REVISION"], *archive.measured(grown), wanted.fingerprint())
         (output / f"{full}.cdx.json").write_bytes(archive.bill_of_materials(grown, full))
         grown.replace(output / f"{full}.tar")
     say(f"{full}: built in {time.monotonic() - started:.0f} s")

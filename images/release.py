@@ -36,7 +36,7 @@ def push(registry: str, output: Path, say: storage.Say, *, plain_http: bool = Fa
             say(f"{name}: pushing")
             digest = Path(scratch) / name
             identity = opened.run("pull", "--quiet", f"oci-archive:{output / name}.tar").strip()
-            where = f"docker://{registry}/{name}:{image.version}"
+            where = f"docker://{registry}/{image.reference.rpartition('/')[2]}"
             opened.run("push", "--quiet", f"--digestfile={digest}", f"--tls-verify={not plain_http}", identity, where)
             digests[name] = digest.read_text()
     return digests

@@ -1,0 +1,33 @@
+"""How digests are pinned."""
+
+from helm import values as chart
+from images import release
+
+REGISTRY = "ghcr.io/example"
+DIGESTS = {
+    f"penstock-{name}": f"sha256:{number:064x}" for number, name in enumerate(("builder", *release.IN_MANIFESTS))
+}
+
+
+def test_the_charts_images_are_pinned_by_values_that_the_chart_takes() -> None:
+    made = release.values(REGISTRY, DIGESTS)
+    assert made == {
+        "images": {
+            "registry": REGISTRY,
+            "operator": {"digest": DIGESTS["penstock-operator"]},
+            "router": {"digest": DIGESTS["penstock-router"]},
+            "serve": {"digest": DIGESTS["penstock-serve"]},
+        }
+    }
+    assert set(made["images"]) <= set(chart.Images.model_fields)
+
+
+def test_kustomize_pins_every_image_and_carries_the_servers_on_to_the_operator() -> None:
+    made = release.component(REGISTRY, DIGESTS)
+    assert made["images"] == [
+        {"name": name, "newName": f"{REGISTRY}/{name}", "digest": DIGESTS[name]}
+        for name in ("penstock-operator", "penstock-router", "penstock-serve")
+    ]
+    (carried,) = made["replacements"]
+    assert carried["source"]["name"] == "penstock-router"
+    assert [target["select"]["name"] for target in carried["targets"]] == ["penstock-operator"]
