@@ -175,6 +175,10 @@ def router(
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "0.0.0.0",
     http_port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)] = 9000,
+    tls_dir: Annotated[
+        pathlib.Path | None, typer.Option(help="Folder with tls.crt and tls.key: REST and gRPC with TLS, too.")
+    ] = None,
+    https_port: Annotated[int, typer.Option(help="Port of both with TLS.", min=1, max=65535)] = 8443,
     folder: Annotated[pathlib.Path, typer.Option(help="Folder for HAProxy's files and the catalog's index.")] = (
         pathlib.Path("/run/penstock")
     ),
@@ -197,6 +201,8 @@ def router(
         host,
         http_port,
         grpc_port,
+        tls_dir,
+        https_port,
         folder,
         catalog_port,
         health_host,

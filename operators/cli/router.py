@@ -25,7 +25,7 @@ from operators.actuators.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICE
 from operators.api import routes
 from operators.api.errors import OperatorError
 from operators.cli import client
-from operators.router import discovery
+from operators.router import certificate, discovery
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Server
@@ -45,6 +45,7 @@ RECONNECT = (0.2, 5.0)
 """First and longest wait, in seconds, of a cache that lost its API server: routes are waited for."""
 RETRY = (0.2, 5.0)
 """The same for a report that could not be written."""
+CERTIFICATE_POLL_S = 5.0
 SILENT_S = 60
 """Without an answer of HAProxy for so long, the container is started again."""
 
@@ -64,6 +65,9 @@ class Settings:
     host: str = "0.0.0.0"
     http_port: int = 8080
     grpc_port: int = 9000
+    tls_dir: Path | None = None
+    """Where tls.crt and tls.key are, for https; None: no https."""
+    https_port: int = 8443
     folder: Path = Path("/run/penstock")
     catalog_port: int = 8082
     """On loopback; answers for what has no server. 0: nobody does."""
@@ -111,7 +115,8 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
         slices = cache(ENDPOINT_SLICES, f"{selector(discovery.SLICES)},{routes.WORKLOAD_LABEL}")
         reports = cache(CONFIG_MAPS, routes.REPORT_LABEL, settings.pod_namespace)
         moved, told = asyncio.Event(), asyncio.Event()
-        listen = Listen(settings.host, settings.http_port, settings.grpc_port)
+        https_port = settings.https_port if settings.tls_dir else 0
+        listen = Listen(settings.host, settings.http_port, settings.grpc_port, https_port)
         router = Router(settings.folder, listen, haproxy(), environment, told.set)
         replica = Replica(settings, connection, router, config_maps, slices, reports)
         for each in (config_maps, slices):
@@ -120,6 +125,8 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
         ready = [*(health.synced(each) for each in (config_maps, slices, reports)), replica.is_ready]
         async with health.serving(settings.health_host, settings.health_port, [replica.is_alive], ready) as port:
             log.info("pod=%s health=http://%s:%d/healthz", settings.pod, settings.health_host, port)
+            if settings.tls_dir:
+                await replica.present(settings.tls_dir)
             await router.start()
             try:
                 async with asyncio.TaskGroup() as group:
@@ -127,6 +134,8 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
                         group.create_task(each.run())
                     group.create_task(replica.program(moved, told))
                     group.create_task(replica.report(told, Backoff(*RETRY, chance)))
+                    if settings.tls_dir:
+                        group.create_task(replica.follow(settings.tls_dir))
             finally:
                 replica.ending = True
                 log.info("pod=%s ending=true", settings.pod)
@@ -155,6 +164,8 @@ class Replica:
         self._began = asyncio.get_running_loop().time()
         self._programmed = False
         self._reported = False
+        self._has_certificate = settings.tls_dir is None
+        self._said_certificate = ""
 
     async def program(self, moved: asyncio.Event, told: asyncio.Event) -> None:
         """Keep HAProxy's table as the cluster says."""
@@ -184,6 +195,26 @@ class Replica:
                 self._programmed = True
                 told.set()
             await moved.wait()
+
+    async def present(self, folder: Path) -> None:
+        """Serve https with the certificate in ``folder``; with the one before where that is none."""
+        try:
+            pem = certificate.read(folder)
+            await self._router.present(pem)
+            if self._said_certificate:
+                log.info("certificate folder=%s used=true", folder)
+            self._has_certificate, self._said_certificate = True, ""
+        except (OperatorError, OSError) as error:
+            self._has_certificate = self._has_certificate or self._router.present_former()
+            if str(error) != self._said_certificate:
+                log.error("certificate error=%r former_goes_on=%s", str(error), self._has_certificate)
+                self._said_certificate = str(error)
+
+    async def follow(self, folder: Path) -> None:
+        """Notice that the certificate is another one."""
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_S)
+            await self.present(folder)
 
     async def report(self, told: asyncio.Event, backoff: Backoff) -> None:
         """Tell the operator what HAProxy does, whenever that is something else than was told before."""
@@ -228,4 +259,6 @@ class Replica:
             return "router: it is ending"
         if not self._programmed:
             return "router: HAProxy has not got the cluster's table yet"
+        if not self._has_certificate:
+            return f"router: no https: {self._said_certificate}"
         return None if self._reported else "router: what HAProxy does is not reported yet"

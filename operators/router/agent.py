@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -87,6 +89,36 @@ class Router:
         await self.leave()
         if self._daemon is not None:
             await self._daemon.end(timeout_s, signal.SIGUSR1)
+
+    async def present(self, pem: str) -> None:
+        """Serve https with the certificate in ``pem``: new connections at once, old ones go on.
+
+        Raises ``Unreachable`` if HAProxy refuses it or does not answer; then the certificate of before stays.
+        """
+        name = f"tls-{hashlib.sha256(pem.encode()).hexdigest()[:16]}.pem"
+        async with self._lock:
+            before = self._listen
+            if before.certificate == name:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            daemon.write(self.folder / name, pem, mode=0o600)
+            self._listen = dataclasses.replace(before, certificate=name)
+            try:
+                if self._loop is not None:
+                    await self._converge()
+            except OperatorError:
+                self._listen = before
+                (self.folder / name).unlink()
+                raise
+            for other in self.folder.glob("tls-*.pem"):
+                if other.name != name:
+                    other.unlink()
+
+    def present_former(self) -> bool:
+        """Before the start: serve https with the certificate that an earlier agent had here; whether there is one."""
+        for path in self.folder.glob("tls-*.pem"):
+            self._listen = dataclasses.replace(self._listen, certificate=path.name)
+        return bool(self._listen.certificate)
 
     async def leave(self) -> None:
         """Stop looking after HAProxy, which goes on serving."""

@@ -38,6 +38,12 @@ class Listen:
     host: str
     http_port: int
     grpc_port: int
+    https_port: int = 0
+    """REST and gRPC with TLS; 0: none."""
+    certificate: str = dataclasses.field(default="", kw_only=True)
+    """File with chain and key; as long as there is none, nobody listens on ``https_port``. Its name says what is in
+    it, so that another certificate is another structure.
+    """
 
 
 def maps(table: Table) -> dict[str, dict[str, str]]:
@@ -132,6 +138,9 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     lines = [*_GLOBAL, "frontend clients"]
     lines += [f"  bind {_authority(listen.host, listen.http_port)}"]
     lines += [f"  bind {_authority(listen.host, listen.grpc_port)} proto h2"]
+    if listen.https_port and listen.certificate:
+        address = _authority(listen.host, listen.https_port)
+        lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *_split_rules(table), *_PLACE)]
     lines += ["backend catalog"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []

@@ -117,9 +117,10 @@ def _born(process: psutil.Process) -> float:
     return round(process.create_time() - psutil.boot_time(), 1)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace a file at once: a reader sees the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    new.touch(mode)
     new.write_text(text)
     new.replace(path)

@@ -9,6 +9,7 @@ import http.server
 import json
 import pathlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 from tests.apiserver.conftest import DIGEST_B, Cluster, Running, StartOperator, StartRouter, model
-from tests.rig import fault_proxy, ports
+from tests.rig import certificates, fault_proxy, ports
 from tests.rig.control_plane import write_kubeconfig
 from tests.rig.fault_proxy import Rule, freeze
 
@@ -251,6 +252,33 @@ def test_sigterm_ends_the_router_when_what_was_under_way_is_answered(routed: Rou
     assert router.process.wait(60) == 0
     slow.join()
     assert answers == [(200, revision)]
+
+
+def test_https_waits_for_the_first_certificate_and_outlives_a_broken_one(
+    routed: Routed, tmp_path: pathlib.Path
+) -> None:
+    tls, authority = tmp_path / "tls", certificates.Authority()
+    certificates.swap(tls, b"", b"")
+    [port] = ports.free(1)
+    routed.options += ("--tls-dir", str(tls), "--https-port", str(port))
+    router = routed.router()
+    cluster = routed.cluster
+    cluster.until("it says why", lambda: "no https" in httpx.get(f"{router.health}/readyz").text)
+    authority.issue(tls)
+    routed.ready(router)
+    trusting = ssl.create_default_context(cadata=authority.pem.decode())
+
+    def answers() -> int:
+        return httpx.get(f"https://127.0.0.1:{port}/ns/none/v2/models/none", verify=trusting).status_code
+
+    assert answers() == 404
+    before = ssl.get_server_certificate(("127.0.0.1", port))
+    certificates.swap(tls, b"broken", b"broken")
+    cluster.until("it is said", lambda: "former_goes_on=True" in router.log.read_text())
+    assert (answers(), httpx.get(f"{router.health}/readyz").status_code) == (404, 200)
+    authority.issue(tls)
+    cluster.until("the next one is used", lambda: ssl.get_server_certificate(("127.0.0.1", port)) != before)
+    assert answers() == 404
 
 
 async def test_without_the_api_server_it_goes_on_also_when_started_again(

@@ -73,6 +73,19 @@ def test_an_address_of_ipv6_is_in_brackets() -> None:
     assert "  bind [::]:8080\n" in text(table, Listen("::", 8080, 9000))
 
 
+def test_https_is_bound_as_soon_as_there_is_a_certificate() -> None:
+    def binds(listen: Listen) -> list[str]:
+        return [line.strip() for line in text(Table(), listen).splitlines() if line.startswith("  bind ")]
+
+    http, grpc = "bind 127.0.0.1:8080", "bind 127.0.0.1:9000 proto h2"
+    assert binds(Listen("127.0.0.1", 8080, 9000, 8443)) == [http, grpc]
+    assert binds(Listen("127.0.0.1", 8080, 9000, 8443, certificate="tls-1.pem")) == [
+        http,
+        grpc,
+        "bind 127.0.0.1:8443 ssl crt tls-1.pem alpn h2,http/1.1 ssl-min-ver TLSv1.2",
+    ]
+
+
 def test_an_endpoint_none_of_whose_models_serves_says_so() -> None:
     found = maps(successor(Table(), [Split("default", "e", ())], {}, None))
     assert (found["routes.map"], found["reasons.map"]) == (
