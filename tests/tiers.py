@@ -28,7 +28,6 @@ from typing import Literal, Self
 from xml.etree import ElementTree
 
 from tests.rig import binaries
-from tests.rig.node import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,15 +73,11 @@ def stores(environ: Environ, which: Which) -> str | None:
 
 
 def node(environ: Environ, which: Which) -> str | None:
-    """A cluster that KUBECONFIG points to; or Linux, root, and Go to build a node from."""
-    if environ.get("KUBECONFIG"):
-        return None
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "needs root on Linux to start a node, or a KUBECONFIG that points to a cluster for tests"
+    """Go to build programs; and a cluster that KUBECONFIG points to, or root on Linux to start a node."""
     if which("go") is None:
-        return "needs go on PATH to build a node's programs, or a KUBECONFIG that points to a cluster for tests"
-    if (absent := packages.missing()) and which("apt-get") is None:
-        return f"needs what Debian calls {', '.join(absent)}"
+        return "needs go on PATH to build Kubernetes, or at least kubectl and helm"
+    if not environ.get("KUBECONFIG") and (sys.platform != "linux" or os.geteuid() != 0):
+        return "needs root on Linux to start a node, or a KUBECONFIG that points to a cluster for tests"
     return None
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 import urllib.request
+from typing import Any
 
 from tests.cluster.conftest import Cluster, restricted
 from tests.rig.node import images
@@ -13,7 +16,7 @@ from tests.rig.node.layout import Node
 SERVER = ("sh", "-c", "mkdir -p /tmp/www && hostname > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www")
 
 
-def pod(name: str, image: str, *command: str, **container: object) -> dict[str, object]:
+def pod(name: str, image: str, *command: str, **container: object) -> dict[str, Any]:
     metadata = {"name": name, "labels": {"app": name}}
     spec = {"restartPolicy": "Never", **restricted(image, *command, **container)}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -29,7 +32,7 @@ def server(cluster: Cluster, namespace: str, name: str) -> None:
         volumeMounts=[scratch],
         readinessProbe={"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
     )
-    made["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {"medium": "Memory"}}]  # type: ignore[index]
+    made["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {"medium": "Memory"}}]
     ports = [{"port": 80, "targetPort": 8080}]
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
     cluster.apply(made, {**service, "spec": {"selector": {"app": name}, "ports": ports}}, namespace=namespace)
@@ -43,6 +46,41 @@ def test_a_service_of_a_restricted_pod_answers(cluster: Cluster, namespace: str)
         urllib.request.urlopen(f"http://{address}", timeout=10) as answer,
     ):
         assert answer.read() == b"web\n"
+
+
+def test_a_node_port_answers_on_loopback_in_the_network_of_the_node(
+    cluster: Cluster, node: Node, namespace: str
+) -> None:
+    server(cluster, namespace, "web")
+    with cluster.reach("web", 80, namespace=namespace) as address:
+        inside = address.replace(node.address, "127.0.0.1")
+        client = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+        command = node.inside(sys.executable, "-c", client, f"http://{inside}")
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "web\n\n"
+
+
+def test_a_claim_of_a_folder_of_the_machine_is_mounted(
+    node: Node, cluster: Cluster, namespace: str, tmp_path: pathlib.Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "given").write_text("by the machine\n")
+    size, mode = {"storage": "1Mi"}, ["ReadOnlyMany"]
+    volume = {"accessModes": mode, "capacity": size, "storageClassName": "", "hostPath": {"path": str(tmp_path)}}
+    claim = {"accessModes": mode, "resources": {"requests": size}, "storageClassName": "", "volumeName": namespace}
+    reader = pod(
+        "reader", cluster.shell_image(), "cat", "/data/given", volumeMounts=[{"name": "data", "mountPath": "/data"}]
+    )
+    reader["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}}]
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": namespace}, "spec": volume},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": claim},
+        reader,
+        namespace=namespace,
+    )
+    ended = "--for=jsonpath={.status.phase}=Succeeded"
+    cluster.kubectl("-n", namespace, "wait", ended, "pod/reader", "--timeout=60s")
+    assert cluster.kubectl("-n", namespace, "logs", "reader") == "by the machine\n"
+    cluster.kubectl("delete", "persistentvolume", namespace, "--wait=false")
 
 
 def test_a_pod_knows_itself_by_its_service_account(cluster: Cluster, namespace: str, tmp_path: pathlib.Path) -> None:

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.rig import binaries
-from tests.tiers import Outcome, control_plane, judged, main, not_run, table
+from tests.tiers import TIERS, Builds, Outcome, control_plane, judged, main, node, not_run, table
 
 
 def report(tests: int, failures: int = 0, errors: int = 0, skipped: int = 0) -> str:
@@ -79,6 +80,23 @@ def test_a_control_plane_that_is_given_whole_needs_no_go(tmp_path: Path) -> None
     )
     (tmp_path / binaries.TARGETS[-1].name).touch()
     assert control_plane(environ, lambda name: None) is None
+
+
+def test_a_node_needs_root_and_another_cluster_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = lambda name: f"/usr/bin/{name}"  # noqa: E731
+    assert node({}, lambda name: None) == "needs go on PATH to build Kubernetes, or at least kubectl and helm"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert node({}, found) == "needs root on Linux to start a node, or a KUBECONFIG that points to a cluster for tests"
+    assert node({"KUBECONFIG": "kind.yaml"}, found) is None
+
+
+def test_only_tiers_are_built_for() -> None:
+    assert binaries.TIERS.keys() <= {tier.name for tier in TIERS}
+
+
+def test_a_tier_that_needs_no_build_waits_for_none() -> None:
+    with Builds([]) as builds:
+        assert builds.failure("unit") is None
 
 
 def test_the_table_ends_with_totals_that_stand_alone() -> None:

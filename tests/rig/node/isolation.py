@@ -84,10 +84,10 @@ def _first_process(node: Node) -> str:
 
 def start(node: Node, program: str, *command: object) -> None:
     """Start a program of the node that outlives this process; its output goes to the log of that name."""
-    first = _first(node)
-    if first is None:
+    holder = first(node)
+    if holder is None:
         raise NodeError(f"node {node.name} ended; x and start it anew")
-    enter = ("nsenter", f"--target={first.pid}", "--mount", "--pid", "--net", "--", "setsid", "--fork")
+    enter = ("nsenter", f"--target={holder.pid}", "--mount", "--pid", "--net", "--", "setsid", "--fork")
     with node.log(program).open("wb") as output:
         subprocess.run(
             [*enter, *(str(part) for part in command)],
@@ -166,7 +166,8 @@ def _members(node: Node) -> list[psutil.Process]:
     return found
 
 
-def _first(node: Node) -> psutil.Process | None:
+def first(node: Node) -> psutil.Process | None:
+    """The process that holds the namespaces, if it lives."""
     for process in _members(node):
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{process.pid}/status").read_text()

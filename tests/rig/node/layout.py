@@ -84,7 +84,11 @@ class Node:
         return self.folder / "logs" / f"{program}.log"
 
     def inside(self, *command: str) -> list[str]:
-        """The command line that runs ``command`` in the node's network, where 127.0.0.1 answers NodePorts."""
+        """The command line that runs ``command`` of the machine in the node's network.
+
+        There 127.0.0.1 answers NodePorts and a Service its own address; what listens there on ``address`` is reached
+        from pods and from the machine. Taking the node down ends it.
+        """
         return ["nsenter", f"--net={self.network}", "--", *command]
 
 

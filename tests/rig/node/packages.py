@@ -14,7 +14,6 @@ CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cn
 PROGRAMS = {
     "busybox": "busybox-static",
     "catatonit": "catatonit",
-    "conntrack": "conntrack",
     "containerd": "containerd",
     "ip": "iproute2",
     "iptables": "iptables",
@@ -45,7 +44,9 @@ def install(say: Callable[[str], None]) -> None:
     # A package that starts a service of its own would be more than was asked for.
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *absent]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip())[-500:]
-        raise NodeError(f"`{' '.join(command)}` failed; try `apt-get update` first:\n{last}")
+    # Lists of packages may be missing or stale: fetched only where that is so.
+    for step in (command, ["apt-get", "update", "--quiet"], command):
+        done = subprocess.run(step, env=environ, capture_output=True, text=True)
+        if done.returncode == 0 and step is command:
+            return
+    raise NodeError(f"`{' '.join(command)}` failed:\n{(done.stderr.strip() or done.stdout.strip())[-500:]}")
