@@ -128,6 +128,17 @@ class Router(Placement):
     """The container beside the router that answers for models without a server."""
 
 
+class Cache(Placement):
+    enabled: bool = False
+    """Keep what was fetched on each node for the next pod there that needs it, also when its source is gone. A digest
+    is then all it takes to read an artifact that a node has: see serving/DESIGN.md. Switching it rolls out every Model.
+    """
+    max_gib: Annotated[int, Field(alias="maxGiB", ge=1)] = 20
+    """The most it keeps on a node, in GiB of the disk for emptyDirs."""
+    resources: Resources = Resources(requests={"cpu": "50m", "memory": "96Mi"}, limits={"memory": "256Mi"})
+    """What it gets on each node."""
+
+
 class Gateway(Strict):
     namespace: Annotated[str, Field(pattern=NAME_OR_NONE, max_length=63)] = ""
     """Namespace of the Gateway."""
@@ -178,6 +189,8 @@ class Values(Strict):
     """What clients talk to."""
     gateway: Gateway = Gateway()
     """The cluster's own way in, instead of the router."""
+    cache: Cache = Cache()
+    """A cache of artifacts on every node."""
     network_policies: NetworkPolicies = NetworkPolicies()
     """Who reaches whom; needs a network that enforces it."""
     admission_policies: AdmissionPolicies = AdmissionPolicies()

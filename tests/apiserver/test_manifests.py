@@ -123,6 +123,22 @@ def test_the_component_for_a_gateway_leaves_the_router_out(
     ]
 
 
+def test_the_component_for_a_cache_on_each_node_is_what_the_chart_has(
+    control_plane: ControlPlane, helm: Path, conforms: Callable[[list[Object]], None], tmp_path: Path
+) -> None:
+    kustomization = {"resources": ["manifests/base"], "components": ["manifests/components/node-cache"]}
+    shutil.copytree(rendering.MANIFESTS, tmp_path / "manifests")
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    found = rendering.objects(rendering.kustomize(control_plane.kubectl_path, tmp_path))
+    conforms(found)
+    chart = rendering.template(helm, "penstock", {"cache": {"enabled": True}}, ["--skip-tests"])
+    component, expected = by_name(found), by_name([without_helm_labels(each) for each in chart])
+    del component["Namespace", rendering.NAMESPACE]
+    for objects in (component, expected):
+        objects["Deployment", "penstock-operator"]["spec"]["template"]["spec"]["containers"][0]["args"].sort()
+    assert component == expected
+
+
 @pytest.mark.parametrize("values", VALUES)
 def test_the_chart_has_only_fields_that_exist(
     helm: Path, conforms: Callable[[list[Object]], None], values: str
