@@ -83,12 +83,12 @@ def test_a_claim_of_a_folder_of_the_machine_is_mounted(
     cluster.kubectl("delete", "persistentvolume", namespace, "--wait=false")
 
 
-def test_a_pod_knows_itself_by_its_service_account(cluster: Cluster, namespace: str, tmp_path: pathlib.Path) -> None:
+def test_a_pod_knows_itself_by_its_service_account(
+    node: Node, cluster: Cluster, namespace: str, tmp_path: pathlib.Path
+) -> None:
     program = pathlib.Path(cluster.command()[0])
-    image = cluster.image(
-        "penstock-rig-kubectl:1", lambda: images.build(tmp_path / "kubectl.tar", {"kubectl": program}, [])
-    )
-    cluster.apply(pod("reader", image, "/kubectl", "auth", "whoami"), namespace=namespace)
+    images.load(node, images.build(tmp_path / "kubectl.tar", {"kubectl": program}, []), "kubectl:1")
+    cluster.apply(pod("reader", "kubectl:1", "/kubectl", "auth", "whoami"), namespace=namespace)
     ended = "--for=jsonpath={.status.phase}=Succeeded"
     cluster.kubectl("-n", namespace, "wait", ended, "pod/reader", "--timeout=60s")
     said = f"system:serviceaccount:{namespace}:default"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tests.cluster.conftest import Cluster
 from tests.cluster.test_node import server
+from tests.rig.node import layout
+from tests.rig.node.layout import Node
 
 DENY: dict[str, Any] = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 DNS = {"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]}
@@ -70,18 +71,16 @@ def test_a_policy_tells_namespaces_apart(cluster: Cluster, namespace: str) -> No
         cluster.kubectl("delete", "namespace", other, "--wait=false")
 
 
-def test_a_policy_keeps_a_pod_from_the_node(cluster: Cluster, namespace: str) -> None:
+def test_a_policy_keeps_a_pod_from_the_node(cluster: Cluster, node: Node, namespace: str) -> None:
     server(cluster, namespace, "asker")
-    found = json.loads(cluster.kubectl("get", "endpointslices", "-n", "default", "-o", "json"))["items"]
-    (address,) = next(item for item in found if item["metadata"]["name"] == "kubernetes")["endpoints"][0]["addresses"]
 
     def ask() -> bool:
-        return reaches(cluster, namespace, "asker", f"http://{address}:6443")
+        return reaches(cluster, namespace, "asker", f"http://{node.address}:{layout.API_PORT}")
 
     assert ask()
     cluster.apply(policy("deny", DENY), namespace=namespace)
     cluster.until("the node is out of reach", lambda: not ask())
-    block = {"cidr": "0.0.0.0/0", "except": ["10.88.0.0/16"]}
+    block = {"cidr": "0.0.0.0/0", "except": [layout.PODS]}
     spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": block}]}]}
     cluster.apply(policy("outside", spec), namespace=namespace)
     cluster.until("the node is in reach", ask)

@@ -142,8 +142,7 @@ def remove(node: Node) -> None:
         _remove_cgroup(hierarchy / node.cgroup)
     if left := _mounts_below(node.folder):
         raise NodeError(f"still mounted: {', '.join(left)}; unmount and take node {node.name} down again")
-    shutil.rmtree(node.folder, ignore_errors=True)
-    shutil.rmtree(node.folder) if node.folder.exists() else None
+    shutil.rmtree(node.folder)
 
 
 def uncover(nodes: Path) -> None:
@@ -181,7 +180,9 @@ def _mounts() -> list[tuple[str, str]]:
     """Mount points and types, those mounted last first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     parts = [(line.split()[4], line.split(" - ")[1].split()[0]) for line in lines]
-    return [(path.encode().decode("unicode_escape"), kind) for path, kind in reversed(parts)]
+    # Blanks are written as octal numbers, the rest as it is.
+    plain = [(path.encode().decode("unicode_escape").encode("latin-1").decode(), kind) for path, kind in parts]
+    return plain[::-1]
 
 
 def _mounts_below(folder: Path) -> list[str]:

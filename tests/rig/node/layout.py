@@ -95,15 +95,18 @@ class Node:
 def root(environ: Mapping[str, str]) -> Path:
     """The folder of all nodes."""
     state = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "penstock" / "cluster"
+    return Path(state).expanduser().resolve() / "penstock" / "cluster"
 
 
 def find(name: str, nodes: Path) -> Node | None:
     """The node of that name, if anything of it is left. Raises ``NodeError`` for a name that cannot be."""
     if not _NAME.fullmatch(name):
         raise NodeError(f"{name!r} is no name for a node: use at most 32 of a-z, 0-9 and -, starting with a letter")
-    subnet = nodes / name / "subnet"
-    return Node(name, nodes / name, int(subnet.read_text())) if subnet.is_file() else None
+    folder = nodes / name
+    if not folder.is_dir():
+        return None
+    subnet = folder / "subnet"  # the first that is written, and not the last that is removed
+    return Node(name, folder, int(subnet.read_text()) if subnet.is_file() else 0)
 
 
 def of(kubeconfig: Path) -> Node | None:
@@ -123,8 +126,9 @@ def claim(name: str, nodes: Path) -> Node:
         free = next((number for number in range(1, 255) if number not in taken), None)
         if free is None:
             raise NodeError("every subnet of 10.89.0.0/16 is in use: take a node down, or see `ip address`")
-        (nodes / name / "logs").mkdir(parents=True)
+        (nodes / name).mkdir()
         (nodes / name / "subnet").write_text(str(free))
+        (nodes / name / "logs").mkdir()
     return Node(name, nodes / name, free)
 
 
