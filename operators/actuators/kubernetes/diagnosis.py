@@ -123,7 +123,8 @@ def _of_pod(pod: Object, pods: Sequence[Object]) -> Iterator[Cause]:
         yield Cause("NodeLost", f"{_name(pod)}: node {node} no longer reports on it; {todo}")
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("message"):
-        said = re.sub(r"[,.]? (no new claims to deallocate, )?preemption: .*|[. ]*$", "", _plain(scheduled["message"]))
+        noise = r"[,.]? (no new claims to deallocate, )?preemption: .*|(?<=not found)\. not found|[. ]*$"
+        said = re.sub(noise, "", _plain(scheduled["message"]))
         yield Cause("Unschedulable", f"{_name(pod)} fits no node: {said}; {_make_room(said)}")
 
 
@@ -171,6 +172,7 @@ def _ended(pod: Object, container: str, where: str, ended: Object) -> Cause:
 
 
 def _cannot_run(where: str, said: str) -> Cause:
+    said = re.sub("^failed to create .* unable to start container process: ", "", said)
     return Cause("Crashing", f"{where} cannot be started: {said}; correct command and args of the ServingRuntime")
 
 

@@ -18,6 +18,10 @@ PULL_FAILED = (
     'rpc error: code = NotFound desc = failed to pull and unpack image "docker.io/library/nope:1": failed to resolve '
     'reference "docker.io/library/nope:1": docker.io/library/nope:1: not found'
 )
+NO_PROGRAM = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+    'unable to start container process: exec: "/bin/nope": stat /bin/nope: no such file or directory: unknown'
+)
 PULLED_NOT = (
     "pod digits-1a2b-default-5d9f-x7k2p: container engine: image nope:1 cannot be pulled: failed to pull and unpack "
     'image "docker.io/library/nope:1": failed to resolve reference "docker.io/library/nope:1": '
@@ -152,11 +156,11 @@ CASES: dict[str, tuple[Object, Cause | None]] = {
         ),
     ),
     "command not found": (
-        pod({"state": BACK_OFF, "lastState": ended(128, "StartError", 'exec: "nope": executable file not found')}),
+        pod({"state": BACK_OFF, "lastState": ended(128, "StartError", NO_PROGRAM)}),
         Cause(
             "Crashing",
-            f'{POD}: container engine cannot be started: exec: "nope": executable file not found; correct command and '
-            "args of the ServingRuntime",
+            f'{POD}: container engine cannot be started: exec: "/bin/nope": stat /bin/nope: no such file or directory: '
+            "unknown; correct command and args of the ServingRuntime",
         ),
     ),
     "out of memory": (
@@ -225,11 +229,11 @@ CASES: dict[str, tuple[Object, Cause | None]] = {
         ),
     ),
     "no such claim": (
-        unschedulable('persistentvolumeclaim "store" not found. not found'),
+        unschedulable('0/1 nodes are available: persistentvolumeclaim "store" not found. not found'),
         Cause(
             "Unschedulable",
-            f'{POD} fits no node: persistentvolumeclaim "store" not found. not found; create or bind the claim, or '
-            "correct source.uri",
+            f'{POD} fits no node: 0/1 nodes are available: persistentvolumeclaim "store" not found; create or bind the '
+            "claim, or correct source.uri",
         ),
     ),
     "claim not bound": (
