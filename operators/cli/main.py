@@ -182,6 +182,7 @@ def router(
     folder: Annotated[pathlib.Path, typer.Option(help="Folder for HAProxy's files and the catalog's index.")] = (
         pathlib.Path("/run/penstock")
     ),
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics, for the cluster's own eyes.", min=1)] = 8083,
     catalog_port: Annotated[
         int, typer.Option(help="Port of 127.0.0.1 on which the catalog answers for what has no server; 0: none.", min=0)
     ] = 8082,
@@ -203,6 +204,7 @@ def router(
         grpc_port,
         tls_dir,
         https_port,
+        metrics_port,
         folder,
         catalog_port,
         health_host,

@@ -68,6 +68,7 @@ class Settings:
     tls_dir: Path | None = None
     """Where tls.crt and tls.key are, for https; None: no https."""
     https_port: int = 8443
+    metrics_port: int = 8083
     folder: Path = Path("/run/penstock")
     catalog_port: int = 8082
     """On loopback; answers for what has no server. 0: nobody does."""
@@ -116,7 +117,9 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
         reports = cache(CONFIG_MAPS, routes.REPORT_LABEL, settings.pod_namespace)
         moved, told = asyncio.Event(), asyncio.Event()
         https_port = settings.https_port if settings.tls_dir else 0
-        listen = Listen(settings.host, settings.http_port, settings.grpc_port, https_port)
+        listen = Listen(
+            settings.host, settings.http_port, settings.grpc_port, https_port, metrics_port=settings.metrics_port
+        )
         router = Router(settings.folder, listen, haproxy(), environment, told.set)
         replica = Replica(settings, connection, router, config_maps, slices, reports)
         for each in (config_maps, slices):

@@ -251,7 +251,7 @@ class Router:
         """What a worker that starts now begins with; also the memory of the next agent."""
         texts = {file: configuration.map_text(entries) for file, entries in maps.items()}
         texts["haproxy.cfg"] = configuration.text(table, self._listen)
-        texts[self.index.name] = json.dumps(index(table))
+        texts[self.index.name] = json.dumps(index(table, "default" if self._listen.metrics_port else None))
         texts[_TABLE_FILE] = _TABLE.dump_json(table).decode()
         for name, text in texts.items():
             if self._written.get(name) != text:
@@ -273,8 +273,10 @@ def haproxy() -> Path:
         return Path(found)
 
 
-def index(table: Table) -> list[dict[str, str]]:
-    """All Models and Endpoints as the catalog lists them; outside namespace ``default`` as NAMESPACE/NAME."""
+def index(table: Table, namespace: str | None = None) -> list[dict[str, str]]:
+    """Models and Endpoints as the catalog lists them, of one namespace or of all; outside ``default`` as
+    NAMESPACE/NAME.
+    """
     entries = []
     for key, places in table.models.items():
         serves = table.serves(key)
@@ -294,6 +296,7 @@ def index(table: Table) -> list[dict[str, str]]:
             "reason": reason,
         }
         for key, serves, reason in sorted(entries)
+        if namespace is None or key.startswith(f"{namespace}/")
     ]
 
 

@@ -44,6 +44,10 @@ class Listen:
     """File with chain and key; as long as there is none, nobody listens on ``https_port``. Its name says what is in
     it, so that another certificate is another structure.
     """
+    metrics_port: int = dataclasses.field(default=0, kw_only=True)
+    """Where ``/metrics`` is, if not with the clients. Then clients may be strangers to each other, and are told of no
+    Model that they do not name: neither by metrics nor by the list of Models.
+    """
 
 
 def maps(table: Table) -> dict[str, dict[str, str]]:
@@ -141,7 +145,12 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     if listen.https_port and listen.certificate:
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
-    lines += [f"  {rule}" for rule in (*_KEY, *_split_rules(table), *_PLACE)]
+    lines += [f"  {rule}" for rule in (*_KEY, _METRICS_APART if listen.metrics_port else _METRICS, *_NAME)]
+    lines += [f"  {rule}" for rule in (*_split_rules(table), *_PLACE)]
+    if listen.metrics_port:
+        lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
+        lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
+        lines += ["  http-request return status 404"]
     lines += ["backend catalog"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
     for key in sorted(table.models):
@@ -204,8 +213,12 @@ _KEY = (
     "http-request set-var(txn.host) req.hdr(host),host_only",
     "http-request set-var-fmt(txn.by_host) %[var(txn.host),field(2,.)]/%[var(txn.host),field(1,.)] if !named",
     "http-request set-var(txn.key) var(txn.by_host) if !named { var(txn.by_host),map(routes.map) -m found }",
-    # With a Model's host it is the Model's server that is asked.
-    f"http-request use-service prometheus-exporter if !named {{ path {contract.METRICS_PATH} }}",
+)
+# With a Model's host it is the Model's server that is asked.
+_METRICS = f"http-request use-service prometheus-exporter if !named {{ path {contract.METRICS_PATH} }}"
+_METRICS_APART = f"http-request return status 404 if {{ path,url_dec -m str {contract.METRICS_PATH} }}"
+
+_NAME = (
     "http-request set-var-fmt(txn.key) default/%[path,field(4,/),field(1,:)]"
     " if !named !grpc { path_beg /v2/models/ /v1/models/ }",
     "http-request set-var(txn.explicit) bool(true) if !named !grpc { path,field(4,/) -m str v1 v2 }",
@@ -246,6 +259,9 @@ _PLACE = (
     " if { var(txn.arm) -m found }",
     f"http-after-response set-header {contract.VARIANT_HEADER} %[var(txn.arm),field(3,/)]"
     " if { var(txn.arm) -m found }",
+    # Loading and unloading is for whoever declares the Model, not for whoever asks it: the catalog says so.
+    "use_backend catalog if { path,url_dec -m beg /v2/repository/models/ }",
+    f"use_backend catalog if grpc {{ path,url_dec -m beg /{contract.GRPC_SERVICE}/RepositoryModel }}",
     "use_backend %[var(txn.place)]:h2 if known stream",
     "use_backend %[var(txn.place)]:h2 if known grpc { var(txn.arm),field(4,/) -m str h2 }",
     "use_backend %[var(txn.place)]:h1 if known",

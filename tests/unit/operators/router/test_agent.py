@@ -27,3 +27,8 @@ def test_the_index_lists_everything_and_says_why_something_does_not_answer() -> 
         ("m", "READY", ""),
         ("team/slow", "UNAVAILABLE", "no server of team/slow is ready"),
     ]
+
+
+def test_the_index_of_one_namespace_leaves_out_the_others() -> None:
+    routes = [Route("default", "m", ()), Route("default-x", "m", ()), Route("team", "secret", ())]
+    assert [entry["name"] for entry in index(successor(Table(), routes, {}, None), "default")] == ["m"]
