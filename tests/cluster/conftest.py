@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.rig import binaries, installation
+from tests.rig import binaries, installation, s3
 from tests.rig.installation import Installation
 from tests.rig.node import images, layout, lifecycle
 from tests.rig.node.layout import Node
@@ -138,10 +138,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is missing before any test's clock runs, and say so."""
-    wanted = not session.config.option.collectonly and "KUBECONFIG" not in os.environ
-    if wanted and any(item.path.is_relative_to(FOLDER) for item in session.items):
-        for target in (*binaries.TARGETS, *binaries.NODE):
-            binaries.find(target, os.environ, _say)
+    items = [item for item in session.items if item.path.is_relative_to(FOLDER)]
+    given = os.environ.get("KUBECONFIG")
+    mine = not given or layout.of(pathlib.Path(given)) is not None
+    if session.config.option.collectonly or not items or not mine:
+        return
+    for target in binaries.TIERS["cluster"]:
+        binaries.find(target, os.environ, _say)
+    if any("penstock" in getattr(item, "fixturenames", ()) for item in items):
+        installation.archives(_say)
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +182,15 @@ def penstock(cluster: Cluster) -> Iterator[Installation]:
             yield made
         finally:
             made.remove()
+
+
+@pytest.fixture(scope="session")
+def buckets(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """An S3 server that pods and this process reach at the node's address."""
+    program = binaries.find(binaries.S3_GATEWAY, os.environ, _say)
+    folder = tmp_path_factory.mktemp("s3") / "buckets"
+    with s3.running(program, folder, node.address, node.inside()) as server:
+        yield server
 
 
 @pytest.fixture

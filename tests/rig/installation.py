@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from images.build import Built, build
@@ -70,12 +70,15 @@ def on(kubeconfig: pathlib.Path, node: Node | None) -> Installation:
     return Installation(kubeconfig, values)
 
 
-def load(node: Node) -> dict[str, Built]:
-    """Build Penstock's images where they are out of date, and bring them to the node."""
-    made = build(IMAGES, ARCHIVES, print)
-    for name, built in made.items():
+def archives(say: Callable[[str], None]) -> dict[str, Built]:
+    """Penstock's images in ``ARCHIVES``, built where they are out of date; ``say`` gets a line for each."""
+    return build(IMAGES, ARCHIVES, say)
+
+
+def load(node: Node) -> None:
+    """Bring Penstock's images to the node."""
+    for name, built in archives(print).items():
         images.load(node, ARCHIVES / f"{name}.tar", built.reference.removeprefix("docker.io/library/"))
-    return made
 
 
 @contextlib.contextmanager

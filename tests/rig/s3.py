@@ -1,4 +1,4 @@
-"""A real S3 server on loopback: buckets are folders, objects are files."""
+"""A real S3 server: buckets are folders, objects are files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.rig import ports
 
@@ -22,13 +22,14 @@ class Server:
     """``folder`` holds a folder for each bucket; writing a file there puts an object."""
 
     folder: pathlib.Path
-    port: int
+    host: str
+    """ADDRESS:PORT."""
 
     @property
     def environment(self) -> Mapping[str, str]:
         """What any S3 client needs to reach it."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": f"http://{self.host}",
             "AWS_ACCESS_KEY_ID": _ACCESS,
             "AWS_SECRET_ACCESS_KEY": _SECRET,
             "AWS_DEFAULT_REGION": _REGION,
@@ -36,32 +37,34 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(binary: pathlib.Path, folder: pathlib.Path) -> Iterator[Server]:
-    """The server with an empty bucket ``models``, until the block ends."""
+def running(
+    binary: pathlib.Path, folder: pathlib.Path, address: str = "127.0.0.1", within: Sequence[str] = ()
+) -> Iterator[Server]:
+    """The server with an empty bucket ``models``, until the block ends; ``within`` begins its command line."""
     (folder / "models").mkdir(parents=True)
     # Uploads in parts need metadata, and not every file system keeps it with its files.
     metadata = folder.with_name(f"metadata-of-{folder.name}")
     metadata.mkdir()
     (port,) = ports.free(1)
-    server = Server(folder, port)
-    command = [str(binary), "--quiet", "--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
-    command += ["--port", f"127.0.0.1:{server.port}", "posix", "--sidecar", str(metadata), str(folder)]
+    server = Server(folder, f"{address}:{port}")
+    command = [*within, str(binary), "--quiet", "--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
+    command += ["--port", server.host, "posix", "--sidecar", str(metadata), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait(process, server.port)
+        _wait(process, server.host)
         yield server
     finally:
         process.terminate()
         process.wait(DEADLINE_S)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait(process: subprocess.Popen[bytes], host: str) -> None:
     end, pause = time.monotonic() + DEADLINE_S, threading.Event()
     while True:
         assert process.poll() is None, f"the S3 server ended with {process.returncode}"
-        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
+        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection(host)) as client:
             client.request("GET", "/")
             client.getresponse()
             return
-        assert time.monotonic() < end, f"the S3 server does not answer on port {port}"
+        assert time.monotonic() < end, f"the S3 server does not answer at {host}"
         pause.wait(0.05)
