@@ -19,7 +19,11 @@ _LIFETIME = datetime.timedelta(days=365)
 
 
 def write(node: Node) -> Path:
-    """Everything into one folder, which it returns: ca, apiserver, kubelet, client (.crt, .key), and so on."""
+    """Write all of it, and the administrator's kubeconfig; the folder that holds it.
+
+    That has NAME.crt and NAME.key of ``ca``, ``apiserver``, ``kubelet`` and ``client`` (the API server towards the
+    kubelet), IDENTITY.token and IDENTITY.kubeconfig of each program, ``tokens.csv`` and ``service-account.key``.
+    """
     folder = node.folder / "credentials"
     folder.mkdir()
     authority = _Authority(folder)

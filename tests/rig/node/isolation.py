@@ -26,7 +26,7 @@ import psutil
 from tests.rig.node.layout import Node, NodeError
 
 DEADLINE_S = 90.0
-APPEARS_S = 5.0
+APPEARS_S = 15.0
 """How long it may take until a program that was started is seen to run."""
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COVERED = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers")

@@ -63,9 +63,8 @@ def start_control_plane(node: Node, programs: Programs, credentials: Path) -> No
         "--audit-log-maxbackup=1",
         "--profiling=false",
     )
-    token = (credentials / "admin.token").read_text()
-    is_ready = lambda: answers(f"{node.url}/readyz", token, credentials / "ca.crt")  # noqa: E731
-    isolation.wait(node, "kube-apiserver", is_ready)
+    ready = (f"{node.url}/readyz", (credentials / "admin.token").read_text(), credentials / "ca.crt")
+    isolation.wait(node, "kube-apiserver", lambda: answers(*ready))
     isolation.start(
         node,
         "kube-controller-manager",
