@@ -146,7 +146,11 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
         )
         gateway = await _gateway(settings.gateway, connection, cache, mine) if settings.gateway else None
         of_gateway = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
-        isolation = _isolation(settings, gateway, cache(NETWORK_POLICIES, mine)) if settings.network_policies else None
+        isolation = None
+        if settings.network_policies:
+            beside = (gateway.key.namespace,) if gateway else ()  # where a Gateway's proxies may run
+            allowed = (*beside, *settings.allow_namespaces)
+            isolation = Isolation(cache(NETWORK_POLICIES, mine), router_namespace, allowed)
         policies = (isolation.policies,) if isolation else ()
         gateways = (gateway.gateways,) if gateway else ()
         caches = [*objects.values(), *children, *routers, *policies, *of_gateway, *gateways]
@@ -197,14 +201,6 @@ async def _spread(changed: asyncio.Queue[Key], store: KubernetesStore, queue: Qu
     while True:
         for key in await affected(await changed.get(), store):
             queue.add(key)
-
-
-def _isolation(settings: Settings, gateway: Gateway | None, policies: Cache) -> Isolation:
-    """A Gateway's proxies are let in where they run beside it."""
-    beside = (gateway.key.namespace,) if gateway else ()
-    return Isolation(
-        policies, settings.router_namespace or settings.lease_namespace, (*beside, *settings.allow_namespaces)
-    )
 
 
 def _key(obj: Object) -> Key:
