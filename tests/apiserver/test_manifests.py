@@ -42,14 +42,32 @@ def test_install_yaml_is_what_the_manifests_say(control_plane: ControlPlane) -> 
     assert writing.INSTALL.read_text() == made, "run `make manifests` and commit it"
 
 
-def test_the_chart_with_default_values_and_the_manifests_are_the_same_objects(
-    control_plane: ControlPlane, helm: Path
+def composed(kubectl: Path, folder: Path, *components: str) -> list[Object]:
+    """The base with components, as an overlay in ``folder`` would have it."""
+    shutil.copytree(rendering.MANIFESTS, folder / "manifests")
+    parts = {"resources": ["manifests/base"], "components": [f"manifests/components/{name}" for name in components]}
+    (folder / "kustomization.yaml").write_text(json.dumps(parts))
+    return rendering.objects(rendering.kustomize(kubectl, folder))
+
+
+@pytest.mark.parametrize(
+    ("components", "values"),
+    [
+        ((), {}),
+        (("tls",), {"router": {"tls": {"secretName": "penstock-router-tls"}}}),
+        (("node-cache",), {"cache": {"enabled": True}}),
+        (("gateway",), {"gateway": {"namespace": "gateways", "name": "penstock"}}),
+    ],
+    ids=["default", "tls", "node-cache", "gateway"],
+)
+def test_the_chart_and_the_manifests_are_the_same_objects(
+    control_plane: ControlPlane, helm: Path, tmp_path: Path, components: tuple[str, ...], values: Object
 ) -> None:
-    base = by_name(rendering.objects(rendering.kustomize(control_plane.kubectl_path, rendering.MANIFESTS / "base")))
-    chart = rendering.template(helm, "penstock", options=["--skip-tests"])
+    manifests = by_name(composed(control_plane.kubectl_path, tmp_path, *components))
+    chart = rendering.template(helm, "penstock", values, ["--skip-tests"])
     # Helm makes the namespace itself.
-    del base["Namespace", rendering.NAMESPACE]
-    assert by_name([without_helm_labels(found) for found in chart]) == base
+    del manifests["Namespace", rendering.NAMESPACE]
+    assert by_name([without_helm_labels(found) for found in chart]) == manifests
 
 
 def test_the_chart_of_the_kinds_is_the_kinds_and_keeps_them(control_plane: ControlPlane, helm: Path) -> None:
@@ -109,10 +127,7 @@ def test_an_overlay_has_only_fields_that_exist(
 def test_the_component_for_a_gateway_leaves_the_router_out(
     control_plane: ControlPlane, conforms: Callable[[list[Object]], None], tmp_path: Path
 ) -> None:
-    kustomization = {"resources": ["manifests/base"], "components": ["manifests/components/gateway"]}
-    shutil.copytree(rendering.MANIFESTS, tmp_path / "manifests")
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
-    objects = rendering.objects(rendering.kustomize(control_plane.kubectl_path, tmp_path))
+    objects = composed(control_plane.kubectl_path, tmp_path, "gateway")
     conforms(objects)
     assert {kind for kind, name in by_name(objects) if "router" in name} == set()
     (operator,) = by_name(objects)["Deployment", "penstock-operator"]["spec"]["template"]["spec"]["containers"]
@@ -121,22 +136,6 @@ def test_the_component_for_a_gateway_leaves_the_router_out(
         "--image=$(SERVE_IMAGE)",
         "--gateway=gateways/penstock",
     ]
-
-
-def test_the_component_for_a_cache_on_each_node_is_what_the_chart_has(
-    control_plane: ControlPlane, helm: Path, conforms: Callable[[list[Object]], None], tmp_path: Path
-) -> None:
-    kustomization = {"resources": ["manifests/base"], "components": ["manifests/components/node-cache"]}
-    shutil.copytree(rendering.MANIFESTS, tmp_path / "manifests")
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
-    found = rendering.objects(rendering.kustomize(control_plane.kubectl_path, tmp_path))
-    conforms(found)
-    chart = rendering.template(helm, "penstock", {"cache": {"enabled": True}}, ["--skip-tests"])
-    component, expected = by_name(found), by_name([without_helm_labels(each) for each in chart])
-    del component["Namespace", rendering.NAMESPACE]
-    for objects in (component, expected):
-        objects["Deployment", "penstock-operator"]["spec"]["template"]["spec"]["containers"][0]["args"].sort()
-    assert component == expected
 
 
 @pytest.mark.parametrize("values", VALUES)

@@ -20,6 +20,7 @@ PAUSE = "penstock-rig-pause:1"
 DNS = "penstock-rig-dns:1"
 BUSYBOX = "penstock-rig-busybox:1"
 
+REF_NAME = "org.opencontainers.image.ref.name"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -71,12 +72,18 @@ def load(node: Node, archive: Path, *names: str) -> None:
     with tarfile.open(archive) as tar:
         index = tar.extractfile("index.json")
         assert index is not None, f"{archive} holds no index.json: it is no OCI archive"
-        digest = hashlib.sha256(index.read()).hexdigest()
+        content = index.read()
+    digest = hashlib.sha256(content).hexdigest()
+    named = {each.get("annotations", {}).get(REF_NAME) for each in json.loads(content)["manifests"]}
     for name in names:
         mark = node.folder / "images" / name.replace("/", "_")
         if mark.is_file() and mark.read_text() == digest:
             continue
-        _ctr(node, "import", "--index-name", f"docker.io/library/{name}", str(archive.resolve()))
+        full = f"docker.io/library/{name}"
+        # One that is called so already would be written over by itself, and the first of both collected as garbage
+        # while it is unpacked.
+        options = () if full in named else ("--index-name", full)
+        _ctr(node, "import", *options, str(archive.resolve()))
         mark.parent.mkdir(exist_ok=True)
         mark.write_text(digest)
 
