@@ -157,6 +157,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
             backend = f"{_place(key, place)}:{protocol}"
             lines += [f"backend {backend}", "  balance leastconn"]
+            lines += [f"  {rule}" for rule in _REPLICATED] if table.models[key].replicated else []
             lines += [f"  server {name} {rest}" for name, rest in servers_of.get(backend, {}).items()]
     return "\n".join(lines) + "\n"
 
@@ -180,7 +181,7 @@ _GLOBAL = (
     # Shorter than the servers keep theirs, so that no request meets a connection that is being closed, and shorter than
     # a server's drain timeout, for a worker that makes room sends what its idle connections bring to servers of before.
     "  timeout http-keep-alive 20s",
-    # Only what the server cannot have seen is sent again: a request that killed one server must not kill four.
+    # Only what the server cannot have seen is sent again, but see _REPLICATED.
     # With a second between attempts on one server, a server that restarts at once costs its clients a delay.
     "  retries 3",
     "  retry-on conn-failure",
@@ -202,6 +203,14 @@ _HEX_OF_NAME = "req.body,bytes(5,70),hex"
 _GRPC_ANSWER = (
     "http-request return status 200 content-type application/grpc lf-string %[var(txn.nothing)] hdr grpc-status"
 )
+
+_REPLICATED = (
+    # One more server and no third: a request that kills servers kills two.
+    "retries 1",
+    "retry-on conn-failure empty-response",
+    "http-request disable-l7-retry if { nbsrv lt 2 }",
+)
+"""Where there is another server, it gets the request of one that ended before the first byte of an answer."""
 
 _KEY = (
     "acl grpc req.hdr(content-type) -m beg application/grpc",
@@ -232,6 +241,8 @@ _NAME = (
     f"{_GRPC_ANSWER} 12 hdr grpc-message"
     f' "the router reads no compressed messages; send metadata {contract.MODEL_METADATA_KEY}: NAMESPACE/NAME,'
     ' or no compression" if grpc !named { req.body,bytes(0,1),hex -m str 01 }',
+    # Only what is here as a whole can be sent again. What is larger than a buffer goes on as soon as that is full.
+    "http-request wait-for-body time 30s if !stream",
     "http-request set-var(txn.route) var(txn.key),map(routes.map)",
     f"{_GRPC_ANSWER} 5 hdr grpc-message"
     ' "Request for unknown model: %[var(txn.key),url_enc]" if !known grpc { var(txn.explicit) -m bool }',

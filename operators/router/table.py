@@ -31,6 +31,8 @@ class Places:
     a: Arm | None = None
     b: Arm | None = None
     message: str = ""
+    replicated: bool = False
+    """One of its arms has, or has had, more than one server: a request that a server did not answer may get another."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -75,7 +77,11 @@ def successor(
         if isinstance(route, Split):
             endpoints[key] = route
         else:
-            models[key] = _placed(route, before.models.get(key, Places()))
+            old = before.models.get(key, Places())
+            replicas = (len(servers.get(f"{route.namespace}/{arm.workload}", ())) for arm in route.arms)
+            # To forget this when one of two dies would be a reload at the worst moment.
+            replicated = old.replicated or any(number > 1 for number in replicas)
+            models[key] = dataclasses.replace(_placed(route, old), replicated=replicated)
     used = {f"{key.partition('/')[0]}/{arm.workload}" for key, places in models.items() for arm in places.arms}
     return Table(models, endpoints, {name: servers[name] for name in sorted(used) if servers.get(name)}, catalog)
 

@@ -27,13 +27,16 @@ STOP_TIMEOUT_S = 2.0
 
 
 class Backend:
-    """A server that says its name, and may be told to hold its answers."""
+    """A server that says its name, and may be told to hold its answers or to die of a request."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.go = asyncio.Event()
         self.go.set()
         self.port = 0
+        self.killed_by = b"nothing does"
+        self.last_words = b""
+        self.asked = 0
 
     @property
     def server(self) -> Server:
@@ -42,8 +45,14 @@ class Backend:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
             while True:
-                await reader.readuntil(b"\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                request = head + await reader.readexactly(int(length[1]) if length else 0)
+                self.asked += 1
                 await self.go.wait()
+                if self.killed_by in request:
+                    writer.write(self.last_words)
+                    return
                 body = self.name.encode()
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
                 await writer.drain()
@@ -85,6 +94,14 @@ def table(before: Table, *backends: Backend, also: tuple[Route, ...] = (), messa
     arms = tuple(Arm(f"digits-{b.name}", b.name, "fp32", 10_000) for b in backends[-1:])
     servers = {f"default/digits-{b.name}": (b.server,) for b in backends}
     return successor(before, [Route("default", "digits", arms, message), *also], servers, None)
+
+
+def replicas(before: Table, *backends: Backend) -> Table:
+    """Model ``digits`` with one arm that all of ``backends`` serve."""
+    arm = Arm("digits-r1", "r1", "fp32", 10_000)
+    return successor(
+        before, [Route("default", "digits", (arm,))], {"default/digits-r1": tuple(b.server for b in backends)}, None
+    )
 
 
 def url(listen: Listen) -> str:
@@ -151,6 +168,42 @@ async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_s
     assert reloads(running) == 2
 
 
+async def test_a_request_that_a_replica_did_not_live_to_answer_gets_one_more(running: Router, listen: Listen) -> None:
+    async with backend("r1") as one, backend("r1") as other, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(replicas(running.table, one, other))
+        one.killed_by = b"HTTP/1.1"
+        for body in (b"", b"small", bytes(60_000)):
+            for _ in range(4):
+                assert (await client.post(url(listen), content=body)).text == "r1"
+        assert one.asked > 0
+
+
+@pytest.mark.parametrize(
+    ("servers", "body", "last_words", "asked", "status"),
+    [
+        (4, b"poison", b"", 2, 502),
+        (2, b"poison", b"", 2, 502),
+        (1, b"poison", b"", 1, 502),
+        (4, b"poison" + bytes(100_000), b"", 1, 502),
+        (4, b"poison", b"HTTP/1.1 200 OK\r\ncontent-le", 1, 502),
+    ],
+    ids=["many replicas", "two replicas", "one replica", "larger than a buffer", "an answer that broke off"],
+)
+async def test_a_request_that_kills_servers_is_seen_by_two_at_most(
+    running: Router, listen: Listen, servers: int, body: bytes, last_words: bytes, asked: int, status: int
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        backends = [await stack.enter_async_context(backend("r1")) for _ in range(4)]
+        for each in backends:
+            each.killed_by, each.last_words = b"poison", last_words
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=DEADLINE_S))
+        await running.apply(replicas(running.table, *backends))
+        await running.apply(replicas(running.table, *backends[:servers]))
+        assert (await client.post(url(listen), content=body)).status_code == status
+        assert sum(each.asked for each in backends) == asked
+        assert (await client.post(url(listen), content=b"harmless")).text == "r1"
+
+
 async def test_steady_means_that_nothing_is_sent(running: Router, listen: Listen) -> None:
     async with backend("r1") as r1:
         await running.apply(table(running.table, r1))
@@ -161,14 +214,12 @@ async def test_steady_means_that_nothing_is_sent(running: Router, listen: Listen
 
 async def test_servers_come_and_go_without_a_reload(running: Router, listen: Listen) -> None:
     async with backend("r1") as one, backend("r1") as other, httpx.AsyncClient(timeout=DEADLINE_S) as client:
-        both = Table(
-            table(running.table, one).models,
-            {},
-            {"default/digits-r1": (one.server, other.server)},
-        )
-        await running.apply(table(running.table, one))
-        await running.apply(both)
-        await running.apply(table(running.table, other))
+        await running.apply(replicas(running.table, one))
+        await running.apply(replicas(running.table, one, other))
+        once = reloads(running)
+        await running.apply(replicas(running.table, one))
+        await running.apply(replicas(running.table, one, other))
+        await running.apply(replicas(running.table, other))
         assert (await client.get(url(listen))).text == "r1"
 
         async def unused() -> bool:
@@ -176,7 +227,7 @@ async def test_servers_come_and_go_without_a_reload(running: Router, listen: Lis
 
         await until("the replica has left", unused)
         assert running.uses("default", "digits-r1", other.server)
-    assert reloads(running) == 1
+    assert reloads(running) == once == 2, "one for the Model, one for its first second server"
 
 
 async def test_the_next_agent_finds_the_table_and_the_same_haproxy(tmp_path: Path, listen: Listen) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
+
+import yaml
 
 from tests.rig.load import FIRST, NEXT, Load
 from tests.rig.local_mode import Local
@@ -11,6 +14,42 @@ from tests.rig.waiting import until
 REQUESTS = 10_000
 RATE = 200
 REPLACEMENTS = 5
+
+
+KILLS = 8
+
+
+async def test_no_request_fails_while_one_of_two_replicas_is_killed_again_and_again(
+    local: Local, tmp_path: pathlib.Path
+) -> None:
+    spec = yaml.safe_load(FIRST.read_text())
+    spec["spec"]["replicas"] = 2
+    spec["spec"]["source"]["uri"] = str(FIRST.parent / "model.onnx")
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(spec))
+    local.up(str(tmp_path / "model.yaml"))
+    await asyncio.to_thread(local.serving, "digits")
+    ended = False
+    load = Load(f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}", RATE)
+    running = asyncio.create_task(load.run(lambda: ended))
+
+    async def both_answer(sent: int) -> bool:
+        """And so many more requests have been sent since."""
+        model = await asyncio.to_thread(local.model, "digits")
+        return model["status"]["readyReplicas"] == 2 and load.sent >= sent
+
+    for number in range(KILLS):
+        sent = load.sent + RATE
+        await until("both replicas answer", lambda: both_answer(sent))  # noqa: B023
+        servers = sorted(await asyncio.to_thread(local.servers, "digits"), key=lambda server: server.pid)
+        assert len(servers) == 2
+        servers[number % 2].kill()
+        await asyncio.to_thread(servers[number % 2].wait, 10)
+    sent = load.sent + RATE
+    await until("both replicas answer", lambda: both_answer(sent))
+    ended = True
+    await running
+    assert load.failures == []
+    assert load.answers["first"] == load.sent >= KILLS * RATE
 
 
 async def test_no_request_fails_while_revisions_are_replaced_and_operators_killed(local: Local) -> None:

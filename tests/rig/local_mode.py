@@ -17,6 +17,7 @@ import psutil
 
 from operators.cli import datadir, kinds
 from operators.cli.client import LocalClient
+from serving.contract import Env
 from tests.rig import ports
 
 DEADLINE_S = 60.0
@@ -93,6 +94,17 @@ class Local:
     def log(self) -> str:
         file = self.data / "up.log"
         return file.read_text()[-6000:] if file.exists() else ""
+
+    def servers(self, model: str) -> list[psutil.Process]:
+        """The processes that serve ``model`` in the namespace ``default``."""
+        found = []
+        for pid in self.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                of = process.environ()
+                if (of.get(Env.MODEL), "serve" in process.cmdline()) == (model, True):
+                    found.append(process)
+        return found
 
     def children(self) -> set[int]:
         """Processes that work for this data directory, ``up`` itself left out."""

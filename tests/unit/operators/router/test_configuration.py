@@ -101,11 +101,23 @@ def test_only_names_change_the_structure() -> None:
     before = with_routes(Route("default", "m", (Arm("m-r1", "r1", "fp32", 10_000),)))
     assert before == with_routes(
         Route("default", "m", (Arm("m-r1", "r1", "fp32", 1), Arm("m-r9", "r9", "int8", 9_999))),
-        of={"default/m-r1": (OURS, FOREIGN)},
+        of={"default/m-r1": (OURS,)},
     )
     assert before == with_routes(Route("default", "m", (), "nothing"))
     assert before != with_routes(Route("default", "other", (), "nothing"))
     assert before != structure(TABLE, LISTEN)
+
+
+def test_a_model_that_has_had_a_second_server_is_one_whose_requests_get_a_second_try() -> None:
+    def after(before: Table, *servers: Server) -> Table:
+        return successor(
+            before, [Route("default", "m", (Arm("m-r1", "r1", "a", 10_000),))], {"default/m-r1": servers}, None
+        )
+
+    one = after(Table(), OURS)
+    two = after(one, OURS, FOREIGN)
+    assert ["  retries 1" in text(table, LISTEN).splitlines() for table in (one, two)] == [False, True]
+    assert structure(two, LISTEN) == structure(after(two, OURS), LISTEN) == structure(after(two), LISTEN)
 
 
 def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> None:
