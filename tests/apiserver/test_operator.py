@@ -274,14 +274,15 @@ def test_a_quota_that_refuses_pods_is_told_with_its_name_and_what_served_goes_on
     start_operator()
     cluster.apply(model())
     old = settled(cluster)
-    cluster.apply(quota(pods="1"))
+    # One is the router's.
+    cluster.apply(quota(pods="2"))
     cluster.until("the quota counts", lambda: "used" in cluster.get("resourcequota", "small").get("status", {}))
     cluster.apply(model(digest=DIGEST_B))
     cluster.until("it is told", lambda: cluster.condition("digits", "RolloutComplete")["reason"] == "QuotaExceeded")
     revision, previous = (r["name"] for r in cluster.get("model", "digits")["status"]["revisions"])
     message = (
         f"model digits: revision {revision} (default) is starting: pods cannot be created: exceeded quota: small, "
-        "requested: pods=1, used: pods=1, limited: pods=1; raise ResourceQuota small, or lower what the namespace uses"
+        "requested: pods=1, used: pods=2, limited: pods=2; raise ResourceQuota small, or lower what the namespace uses"
     )
     ready = cluster.condition("digits", "Ready")
     assert (ready["status"], ready["reason"]) == ("True", "ServingPrevious")
