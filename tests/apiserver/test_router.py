@@ -118,7 +118,7 @@ def routed(cluster: Cluster, start_operator: StartOperator, start_router: StartR
     server = Server(own_address())
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    http_port, grpc_port = ports.free(2)
+    http_port, grpc_port, metrics_port = ports.free(3)
     runtime = {
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "ServingRuntime",
@@ -127,7 +127,7 @@ def routed(cluster: Cluster, start_operator: StartOperator, start_router: StartR
     }
     cluster.apply(runtime)
     start_operator()
-    options = ("--http-port", str(http_port), "--grpc-port", str(grpc_port))
+    options = ("--http-port", str(http_port), "--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port))
     pod = cluster.router_pod("router-a")
     try:
         yield Routed(cluster, server, pod, start_router, options, f"http://127.0.0.1:{http_port}")
