@@ -20,6 +20,7 @@ from images.storage import ROOT, CannotBuild, Say, Storage
 
 OUTPUT = ROOT / "build" / "images"
 RECORD = "images.json"
+REVISION = "org.opencontainers.image.revision"
 EPOCH_S = 0
 """The date of every file and layer: equal inputs give equal digests, and what did not change is not pulled again."""
 
@@ -126,18 +127,18 @@ def _base(opened: Storage, say: Say) -> None:
 
 def _image(opened: Storage, name: str, wanted: inputs.Inputs, output: Path, say: Say) -> Built:
     full = f"penstock-{name}"
-    reference = f"docker.io/library/{full}:{wanted.arguments['VERSION']}"
+    reference = f"docker.io/library/{full}:{wanted.version}"
     say(f"{full}: building")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         identity, grown = Path(scratch) / "id", Path(scratch) / "archive.tar"
-        arguments = [f"--build-arg={key}={value}" for key, value in wanted.arguments.items()]
+        labels = [f"--label={key}={value}" for key, value in wanted.labels.items()]
         opened.run(
             "bud", "--layers", "--format=oci", f"--timestamp={EPOCH_S}", f"--iidfile={identity}",
-            f"--file={inputs.containerfile(name)}", *arguments, str(ROOT),
+            f"--file={inputs.containerfile(name)}", f"--build-arg=BASE={wanted.base}", *labels, str(ROOT),
         )  # fmt: skip
         opened.run("push", "--quiet", identity.read_text(), f"oci-archive:{grown}:{reference}")
-        built = Built(reference, wanted.arguments["REVISION"], *archive.measured(grown), wanted.fingerprint())
+        built = Built(reference, wanted.labels.get(REVISION, ""), *archive.measured(grown), wanted.fingerprint())
         (output / f"{full}.cdx.json").write_bytes(archive.bill_of_materials(grown, full))
         grown.replace(output / f"{full}.tar")
     say(f"{full}: built in {time.monotonic() - started:.0f} s")

@@ -1,4 +1,4 @@
-"""What an image is made of: the files that its Containerfile copies, and the arguments of its build."""
+"""What an image is made of: its base, the files that its Containerfile copies, and what its labels say of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ NAMES = tuple(sorted(path.name.partition(".")[0] for path in Path(__file__).pare
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What decides an image: ``files`` below the repository's root, and ``arguments`` by their names."""
+    """What decides an image: ``files`` below the repository's root, the base's name, the version, and labels.
+
+    Labels are given to a build and not written in the Containerfile as arguments: buildah would take a line with an
+    argument from its cache, whatever the argument is.
+    """
 
     files: tuple[Path, ...]
-    arguments: Mapping[str, str]
+    base: str
+    version: str
+    labels: Mapping[str, str]
 
     def fingerprint(self) -> str:
         """A hash of all of it."""
-        digest = hashlib.sha256(json.dumps(dict(self.arguments)).encode())
+        digest = hashlib.sha256(json.dumps([self.base, self.version, dict(self.labels)]).encode())
         for file in self.files:
             content = file.read_bytes()
             digest.update(f"\n{file.relative_to(ROOT)} {len(content)}\n".encode() + content)
@@ -39,14 +45,12 @@ def of(name: str, base_image: str) -> Inputs:
     if base_image == base.reference():
         paths.append(Path(base.__file__))
     revision, created = _revision(paths)
-    arguments = {
-        "BASE": base_image,
-        "VERSION": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
-        "REVISION": revision,
-        "CREATED": created,
-        "SOURCE": _origin(),
-    }
-    return Inputs(tuple(sorted({file for path in paths for file in _files(path)})), arguments)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = {"revision": revision, "created": created, "source": _origin(), "base.name": base_image}
+    labels = {f"org.opencontainers.image.{key}": value for key, value in said.items() if value}
+    return Inputs(
+        tuple(sorted({file for path in paths for file in _files(path)})), base_image, project["version"], labels
+    )
 
 
 def containerfile(name: str) -> Path:
@@ -74,19 +78,19 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _revision(paths: Sequence[Path]) -> tuple[str, str]:
-    """The last commit that changed any of the paths, and its date; unknown outside a clone."""
+    """The last commit that changed any of the paths, and its date; empty outside a clone."""
     log = _git("log", "-1", "--format=%H %cI", "--", *map(str, paths))
     if not log:
-        return "unknown", "unknown"
+        return "", ""
     commit, created = log.split()
     changed = _git("status", "--porcelain", "--", *map(str, paths))
     return f"{commit}{'-dirty' if changed else ''}", created
 
 
 def _origin() -> str:
-    """The address of the source, if anyone may read it."""
+    """The address of the source, where it may be published."""
     origin = _git("config", "--get", "remote.origin.url") or ""
-    return origin if origin.startswith("https://") and "@" not in origin else "unknown"
+    return origin if origin.startswith("https://") and "@" not in origin else ""
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,5 +1,6 @@
 """What an image is made of, and that its files agree with the rest of the repository."""
 
+import dataclasses
 import fnmatch
 import re
 import tomllib
@@ -43,17 +44,18 @@ def test_what_an_image_copies_is_in_its_context(name: str) -> None:
 def test_an_image_states_this_version_runs_as_nobody_and_needs_no_shell(name: str) -> None:
     text = inputs.containerfile(name).read_text()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert f"ARG VERSION={version}\n" in text
+    assert f'image.version="{version}"' in text
     assert "USER 65532:65532\n" in text
     run = re.findall(r"^(?:RUN(?: --\S+)*|ENTRYPOINT|CMD) (.)", text, re.MULTILINE)
     assert set(run) == {"["}
 
 
-def test_a_changed_file_or_argument_changes_the_fingerprint() -> None:
+def test_a_changed_file_base_or_label_changes_the_fingerprint() -> None:
     made = inputs.of("serve", "docker.io/library/python:3.11")
     other = inputs.of("serve", "docker.io/library/python:3.12")
-    fewer = inputs.Inputs(made.files[1:], made.arguments)
-    assert len({made.fingerprint(), other.fingerprint(), fewer.fingerprint()}) == 3
+    fewer = dataclasses.replace(made, files=made.files[1:])
+    relabelled = dataclasses.replace(made, labels={"revision": "another"})
+    assert len({each.fingerprint() for each in (made, other, fewer, relabelled)}) == 4
     assert made.fingerprint() == inputs.of("serve", "docker.io/library/python:3.11").fingerprint()
 
 
