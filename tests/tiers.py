@@ -168,11 +168,17 @@ def run(tier: Tier) -> Outcome:
     return judged(tier.name, done.returncode, written, time.monotonic() - started)
 
 
+def builds(tier: str, environ: Environ) -> list[tuple[str, ...]]:
+    """The modules that make what a tier needs, with their arguments; a cluster that is given pulls its images."""
+    made: list[tuple[str, ...]] = [("tests.rig.binaries", tier)] if tier in binaries.TIERS else []
+    return [*made, ("images",)] if tier == "cluster" and not environ.get("KUBECONFIG") else made
+
+
 class Builds:
     """Builds of what tiers need, one after the other, for as long as the block lasts."""
 
-    def __init__(self, tiers: Sequence[str]) -> None:
-        self._wanted = tiers
+    def __init__(self, wanted: Mapping[str, Sequence[tuple[str, ...]]]) -> None:
+        self._wanted = wanted
         self._one_at_a_time = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._process: subprocess.Popen[str] | None = None
         self._ended = False
@@ -197,29 +203,32 @@ class Builds:
         return self._failures[tier].result()
 
     def _build(self, tier: str) -> str | None:
-        if self._ended:
-            return "not built: the run ended"
-        command = ("nice", "-n", "19", sys.executable, "-m", "tests.rig.binaries", tier)
-        out = subprocess.PIPE
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        ) as process:
-            self._process = process
-            said = process.communicate()[0].strip()
-        if process.returncode == 0:
-            return None
-        print(f"\n{said}", flush=True)
-        last = said.splitlines()[-1] if said else f"its build ended with {process.returncode}"
-        return f"what {tier} needs cannot be built: {last}"
+        for module, *arguments in self._wanted[tier]:
+            if self._ended:
+                return "not built: the run ended"
+            command = ("nice", "-n", "19", sys.executable, "-m", module, *arguments)
+            out = subprocess.PIPE
+            with subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            ) as process:
+                self._process = process
+                said = process.communicate()[0].strip()
+            if process.returncode != 0:
+                print(f"\n{said}", flush=True)
+                last = said.splitlines()[-1] if said else f"its build ended with {process.returncode}"
+                return f"what {tier} needs cannot be built: {last}"
+        return None
 
 
 def run_all(tiers: Sequence[Tier], environ: Environ, which: Which) -> list[Outcome]:
     """Run the tiers in order, each either with pytest or with the reason why not."""
     missing = {tier.name: tier.missing(environ, which) for tier in tiers}
     outcomes = []
-    with Builds([name for name, reason in missing.items() if reason is None and name in binaries.TIERS]) as builds:
+    wanted = {name: builds(name, environ) for name, reason in missing.items() if reason is None}
+    wanted = {name: commands for name, commands in wanted.items() if commands}
+    with Builds(wanted) as going_on:
         for tier in tiers:
-            reason = missing[tier.name] or builds.failure(tier.name)
+            reason = missing[tier.name] or going_on.failure(tier.name)
             outcomes.append(run(tier) if reason is None else not_run(tier.name, reason, environ))
     return outcomes
 

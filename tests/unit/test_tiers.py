@@ -95,7 +95,7 @@ def test_only_tiers_are_built_for() -> None:
 
 
 def test_a_tier_that_needs_no_build_waits_for_none() -> None:
-    with Builds([]) as builds:
+    with Builds({}) as builds:
         assert builds.failure("unit") is None
 
 
