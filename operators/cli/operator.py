@@ -144,7 +144,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             cache(PODS, selector(routes.ROUTER_LABELS), router_namespace),
             cache(CONFIG_MAPS, routes.REPORT_LABEL, router_namespace),
         )
-        gateway = await _gateway(settings.gateway, connection, cache, mine) if settings.gateway else None
+        gateway = await _gateway(settings, connection, cache, mine) if settings.gateway else None
         of_gateway = (gateway.http_routes, gateway.grpc_routes) if gateway else ()
         isolation = None
         if settings.network_policies:
@@ -207,18 +207,19 @@ def _key(obj: Object) -> Key:
     return Key(obj["kind"], *key_of(obj))
 
 
-async def _gateway(name: str, connection: Connection, cache: Callable[..., Cache], mine: str) -> Gateway:
-    """The Gateway ``name``.
+async def _gateway(settings: Settings, connection: Connection, cache: Callable[..., Cache], mine: str) -> Gateway:
+    """The Gateway that carries the traffic.
 
     Raises:
         OperatorError: this is no name of one, or the cluster knows no Gateways.
     """
+    name = settings.gateway or ""
     key = ObjectKey(*name.split("/")) if name.count("/") == 1 else ObjectKey("", "")
     if not all(key):
         raise OperatorError(f"--gateway {name}: expected NAMESPACE/NAME")
     for resource in (GATEWAYS, HTTP_ROUTES, GRPC_ROUTES):
         try:
-            await connection.list(resource, key.namespace)
+            await connection.list(resource, key.namespace if resource is GATEWAYS else settings.namespace)
         except NotFound as error:
             raise OperatorError(
                 f"--gateway {name}: the cluster does not serve {resource} {resource.version}; install the standard "

@@ -31,11 +31,9 @@ def definitions(environ: Mapping[str, str]) -> pathlib.Path:
 
 def install(kubectl: Callable[..., str], environ: Mapping[str, str]) -> None:
     """Gateway API and the class of Traefik."""
-    folder = definitions(environ)
-    # Without the policy that only guards later versions against earlier ones.
-    for path in sorted(folder.glob("gateway.networking.k8s.io_*s.yaml")):
-        if "vap" not in path.name:
-            kubectl("apply", "--server-side", "-f", str(path))
+    # Every kind, since Traefik waits for all; without the policy that guards later versions against earlier ones.
+    files = [f"--filename={path}" for path in sorted(definitions(environ).glob("*.yaml")) if "_vap_" not in path.name]
+    kubectl("apply", "--server-side", *files)
     kubectl("wait", "--for=condition=Established", *(f"crd/{name}.gateway.networking.k8s.io" for name in KINDS))
     spec = {"controllerName": CONTROLLER}
     kubectl(
@@ -73,11 +71,14 @@ def running(
     url: str,
     token: str,
     ca_file: pathlib.Path,
-    namespace: str,
+    namespace: str | None,
     folder: pathlib.Path,
     inside: Callable[..., Sequence[str]] = lambda *command: command,
 ) -> Iterator[Traefik]:
-    """Traefik for the routes of one namespace until the block ends; ``inside`` puts a command into another network."""
+    """Traefik for the routes of one namespace, or of all, until the block ends.
+
+    ``inside`` puts a command into another network.
+    """
     program = shutil.which("traefik", path=str(pathlib.Path(sys.executable).parent))
     assert program, "no traefik beside Python; run `make setup`"
     http_port, grpc_port = ports.free(2)
@@ -93,7 +94,7 @@ def running(
         f"{provider}.endpoint={url}",
         f"{provider}.token={token_file}",
         f"{provider}.certauthfilepath={ca_file}",
-        f"{provider}.namespaces={namespace}",
+        *([f"{provider}.namespaces={namespace}"] if namespace else []),
         f"{provider}.statusaddress.ip=127.0.0.1",
         "--providers.providersthrottleduration=100ms",
         "--global.checknewversion=false",

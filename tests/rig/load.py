@@ -90,7 +90,7 @@ class Load:
             else:
                 answer = await self._grpc.infer("digits", [self._grpc_input], headers=self._headers)
         except Exception as error:
-            self.failures.append(f"request {number} ({'REST' if number % 2 else 'gRPC'}): {error!r}")
+            self.failures.append(f"request {number} ({'REST' if number % 2 else 'gRPC'}): {error!r} {error}")
             return
         scores = answer.as_numpy("scores")
         for revision, expected in self._expected.items():
