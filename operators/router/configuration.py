@@ -168,6 +168,8 @@ _GLOBAL = (
     # A port that is taken must be an error, not a share of somebody else's traffic.
     "  noreuseport",
     "  hard-stop-after 300s",
+    # A container may be allowed a billion, and HAProxy makes room for as many as it may have.
+    "  fd-hard-limit 65536",
     # Tensors are large: fewer wake-ups a megabyte, and windows that do not stop a sender in the middle of one.
     "  tune.bufsize 65536",
     "  tune.h2.initial-window-size 1048576",
