@@ -168,6 +168,29 @@ async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_s
     assert reloads(running) == 2
 
 
+async def test_a_connection_is_answered_once_more_while_the_router_ends_and_the_router_waits_for_no_other(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(table(running.table, r1))
+        assert (await client.get(url(listen))).text == "r1"
+        ending = asyncio.create_task(running.stop(DEADLINE_S))
+
+        async def refused() -> bool:
+            async with httpx.AsyncClient() as other:
+                try:
+                    await other.get(url(listen))
+                except httpx.ConnectError:
+                    return True
+                return False
+
+        await until("nobody new is taken", refused)
+        assert not ending.done()
+        answer = await client.get(url(listen))
+        assert (answer.text, answer.headers["connection"]) == ("r1", "close")
+        await ending
+
+
 async def test_a_request_that_a_replica_did_not_live_to_answer_gets_one_more(running: Router, listen: Listen) -> None:
     async with backend("r1") as one, backend("r1") as other, httpx.AsyncClient(timeout=DEADLINE_S) as client:
         await running.apply(replicas(running.table, one, other))
