@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 RECONNECT = (0.2, 5.0)
 """First and longest wait, in seconds, of a cache that lost its API server: routes are waited for."""
 RETRY = (0.2, 5.0)
-"""The same for a report that could not be written."""
+"""The same for a table or report that could not be brought where it should be."""
 CERTIFICATE_POLL_S = 5.0
 SILENT_S = 60
 """Without an answer of HAProxy for so long, the container is started again."""
@@ -135,7 +135,7 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
                 async with asyncio.TaskGroup() as group:
                     for each in (config_maps, slices, reports):
                         group.create_task(each.run())
-                    group.create_task(replica.program(moved, told))
+                    group.create_task(replica.program(moved, told, Backoff(*RETRY, chance)))
                     group.create_task(replica.report(told, Backoff(*RETRY, chance)))
                     if settings.tls_dir:
                         group.create_task(replica.follow(settings.tls_dir))
@@ -170,13 +170,14 @@ class Replica:
         self._has_certificate = settings.tls_dir is None
         self._said_certificate = ""
 
-    async def program(self, moved: asyncio.Event, told: asyncio.Event) -> None:
+    async def program(self, moved: asyncio.Event, told: asyncio.Event, backoff: Backoff) -> None:
         """Keep HAProxy's table as the cluster says."""
         port = self._settings.catalog_port
         catalog = Server("127.0.0.1", port, port, True) if port else None
         await self._config_maps.wait_synced()
         await self._slices.wait_synced()
         said: list[str] = []
+        failures = 0
         while True:
             moved.clear()
             try:
@@ -188,16 +189,17 @@ class Replica:
                         log.warning("route error=%r", problem)
                 said = problems
                 await self._router.apply(table)
+                self._programmed, failures = True, 0
+                told.set()
+                await moved.wait()
+                continue
             except (OperatorError, OSError) as error:
-                # The router itself tries it again.
                 log.warning("table error=%r", str(error))
             except Exception:
                 # What nobody thought of must not take the data plane down.
                 log.exception("pod=%s", self._settings.pod)
-            else:
-                self._programmed = True
-                told.set()
-            await moved.wait()
+            failures += 1
+            await asyncio.sleep(backoff.delay_s(failures))
 
     async def present(self, folder: Path) -> None:
         """Serve https with the certificate in ``folder``; with the one before where that is none."""
