@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import time
@@ -16,6 +17,9 @@ EXPECTED = frozenset(
     {"catatonit", "containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler"}
     | {"kubelet", "policies"}
 )
+
+WATCHES = 18
+"""What the programs of a node open, 14 to 17, and a little for pods."""
 
 
 def up(name: str, environ: Mapping[str, str], say: Callable[[str], None]) -> Node:
@@ -38,6 +42,7 @@ def up(name: str, environ: Mapping[str, str], say: Callable[[str], None]) -> Nod
                 return node
             step(f"node {name} is there without {', '.join(sorted(absent))}: starting it anew")
             isolation.remove(node)
+        _require_watches()
         packages.install(step)
         targets = (*binaries.TARGETS, *binaries.NODE)
         found = {target.name: binaries.find(target, environ, step) for target in targets}
@@ -87,6 +92,22 @@ def kubectl(node: Node, program: Path, *arguments: str, stdin: str = "") -> str:
     if done.returncode != 0:
         raise NodeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _require_watches() -> None:
+    """Refuse now what would fail later in words of its own: the machine shares out inotify by user, not by node."""
+    libc, opened = ctypes.CDLL(None), []
+    try:
+        opened = [libc.inotify_init() for _ in range(WATCHES)]
+        if -1 in opened:
+            raise NodeError(
+                f"a node needs {WATCHES} inotify instances and the machine has {opened.index(-1)} left: take another "
+                "node down, or allow more with `sysctl -w fs.inotify.max_user_instances=1024`"
+            )
+    finally:
+        for descriptor in opened:
+            if descriptor != -1:
+                os.close(descriptor)
 
 
 def _require_root() -> None:
