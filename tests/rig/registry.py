@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -77,9 +77,16 @@ class Registry:
 
 @contextlib.contextmanager
 def running(
-    binary: pathlib.Path, folder: pathlib.Path, *, closed: bool = False, address: str = "127.0.0.1"
+    binary: pathlib.Path,
+    folder: pathlib.Path,
+    *,
+    closed: bool = False,
+    address: str = "127.0.0.1",
+    within: Sequence[str] = (),
 ) -> Iterator[Registry]:
-    """An empty one until the block ends; where it is ``closed`` it asks for USER and PASSWORD."""
+    """An empty one until the block ends; where it is ``closed`` it asks for USER and PASSWORD. On another address
+    than this machine's the command ``within`` leads to where it is.
+    """
     folder.mkdir(parents=True)
     (port,) = ports.free(1)
     host = f"{address}:{port}"
@@ -93,7 +100,7 @@ def running(
         (folder / "htpasswd").write_text(_HTPASSWD + "\n")
         config["auth"] = {"htpasswd": {"realm": "rig", "path": str(folder / "htpasswd")}}
     (folder / "config.yaml").write_text(json.dumps(config))
-    command = [str(binary), "serve", str(folder / "config.yaml")]
+    command = [*within, str(binary), "serve", str(folder / "config.yaml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(process, host)
