@@ -29,6 +29,8 @@ RATE = 60
 other things for 2.5 s would fill that at 100 a second.
 """
 CLAIM = "models"
+pytestmark = pytest.mark.timeout(900)
+"""The installation's way to the Gateway and back counts as time of the first and the last test."""
 GATEWAYS = "gateways"
 
 
