@@ -1,0 +1,96 @@
+"""What operator and router may do is what they do: their roles, against the API server's audit log of a journey."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.digits import Digits
+from tests.rig.installation import NAMESPACE, Installation
+from tests.rig.node.layout import Node
+from tests.rig.s3 import Server
+
+Right = tuple[str, str]
+"""Resource with its group and subresource, and verb: ("models.penstock.dev/status", "patch")."""
+
+
+def granted(cluster: Cluster, name: str) -> set[Right]:
+    """What the roles of a service account of the platform allow."""
+    roles = [
+        json.loads(cluster.kubectl("get", "clusterrole", name, "-o", "json")),
+        cluster.get("role", name, namespace=NAMESPACE),
+    ]
+    return {
+        (_named(resource.partition("/")[0], group, resource.partition("/")[2]), verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def _named(resource: str, group: str, subresource: str) -> str:
+    return ".".join(filter(None, (resource, group))) + (f"/{subresource}" if subresource else "")
+
+
+def events(node: Node, account: str) -> Iterator[dict[str, object]]:
+    """Requests of a service account that were answered."""
+    user = f"system:serviceaccount:{NAMESPACE}:{account}"
+    for line in node.audit_log.read_text().splitlines():
+        if f'"{user}"' in line:
+            event = json.loads(line)
+            if event["stage"] in ("ResponseComplete", "ResponseStarted") and event["user"]["username"] == user:
+                yield event
+
+
+def used(node: Node, account: str) -> tuple[set[Right], set[Right]]:
+    """What was done, and what was refused. An apply of what does not exist needs the right to create, too."""
+    done: set[Right] = set()
+    refused: set[Right] = set()
+    for event in events(node, account):
+        about = event.get("objectRef")
+        code = event["responseStatus"]["code"]  # type: ignore[index]
+        if not isinstance(about, dict):
+            refused.add((str(event["requestURI"]), str(event["verb"])))
+            continue
+        what = _named(about["resource"], about.get("apiGroup", ""), about.get("subresource", ""))
+        verb = str(event["verb"])
+        (refused if code == 403 else done).add((what, verb))
+        if (verb, code) == ("patch", 201):
+            done.add((what, "create"))
+    return done, refused
+
+
+@pytest.fixture
+def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: Server, tmp_path: pathlib.Path) -> None:
+    """A Model appears, is replaced and goes; an Endpoint stands before it; another Model never has what it could serve."""
+    digits = Digits(cluster, namespace, buckets, tmp_path, {"resources": {"requests": {"cpu": "20m"}}})
+    digits.apply("first")
+    arms = [{"name": "all", "model": "digits", "weight": 100}]
+    endpoint = {"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": {"name": "reader"}}
+    cluster.apply({**endpoint, "spec": {"arms": arms}}, namespace=namespace)
+    digits.serving()
+    digits.apply("next")
+    digits.serving()
+    missing = {"uri": "s3://models/none", "digest": f"sha256:{'0' * 64}"}
+    other = {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model", "metadata": {"name": "other"}}
+    cluster.apply({**other, "spec": {"source": missing}}, namespace=namespace)
+    policy = ("-n", namespace, "get", "networkpolicy", "other", "--ignore-not-found", "-o", "name")
+    cluster.until("pods are made for it", lambda: bool(cluster.kubectl(*policy)))
+    cluster.apply({**other, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
+    cluster.until("they are given up", lambda: not cluster.kubectl(*policy))
+    cluster.kubectl("-n", namespace, "delete", "model/digits", "model/other", "endpoint/reader")
+
+
+@pytest.mark.parametrize("account", ["penstock-operator", "penstock-router"])
+def test_every_right_is_used_and_nothing_else_is_asked_for(
+    cluster: Cluster, node: Node, journey: None, account: str
+) -> None:
+    done, refused = used(node, account)
+    assert refused == set()
+    assert granted(cluster, account) == done
