@@ -22,7 +22,7 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test cluster cluster-down check bench images lock crds charts manifests descriptors clean \
+.PHONY: help setup up test cluster cluster-down check bench images lock crds charts manifests scan descriptors clean \
         check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
@@ -61,6 +61,13 @@ charts: $(DEV)  ## Write values, schemas, references and definitions of helm/ fr
 
 manifests: $(DEV)  ## Render manifests/install.yaml (the first time it builds kubectl, where KUBEBUILDER_ASSETS has none)
 	$(PY) -m tests.rig.rendering
+
+scan: $(DEV)  ## Look for what is unsafe in manifests and Containerfiles, with checkov (.checkov.yaml says what may stay)
+	@files=$$(mktemp -d) && trap 'rm -rf "$$files"' EXIT && cp manifests/install.yaml "$$files" \
+	  && for image in images/*.Containerfile; do \
+	    mkdir "$$files/$$(basename $$image)" && cp $$image "$$files/$$(basename $$image)/Dockerfile"; done \
+	  && $(BIN)/uvx --quiet --from checkov==3.3.30 checkov --config-file .checkov.yaml --directory "$$files" \
+	    --framework kubernetes dockerfile --skip-download
 
 descriptors: $(DEV)  ## Compile the .proto files of serving/ into the descriptor sets beside them
 	$(foreach proto,$(PROTOS),$(call protoc,$(proto),$(proto:.proto=.binpb)) &&) true
