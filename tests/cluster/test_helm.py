@@ -44,6 +44,17 @@ def served_by(digits: Digits) -> set[tuple[str, int]]:
     }
 
 
+def left(cluster: Cluster) -> set[str]:
+    """Names of all objects, of whatever kind, that carry the label of the platform."""
+    found = []
+    for scope, where in (("--namespaced=true", ("--all-namespaces",)), ("--namespaced=false", ())):
+        kinds = cluster.kubectl("api-resources", scope, "--verbs=list", "-o", "name").split()
+        names = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses")))
+        label = "app.kubernetes.io/part-of=penstock"
+        found += cluster.kubectl("get", names, *where, "-l", label, "-o", "name").split()
+    return {name.partition("/")[2] for name in found}
+
+
 def test_the_chart_tests_itself(penstock: Installation) -> None:
     said = penstock.helm("test", *RELEASE, "--timeout=120s")
     assert re.findall(r"^Phase: +(\w+)$", said, re.MULTILINE) == ["Succeeded", "Succeeded"]
@@ -77,14 +88,8 @@ def test_uninstalling_leaves_the_kinds_and_the_models_and_nothing_else_and_model
     models = served_by(digits)
     penstock.remove()
     try:
-        label = "app.kubernetes.io/part-of=penstock"
-        scopes = (("--namespaced=true", ("--all-namespaces",)), ("--namespaced=false", ()))
-        left = []
-        for scope, where in scopes:
-            kinds = cluster.kubectl("api-resources", scope, "--verbs=list", "-o", "name").split()
-            names = [kind for kind in kinds if not kind.startswith(("events", "componentstatuses"))]
-            left += cluster.kubectl("get", ",".join(names), *where, "-l", label, "-o", "name").split()
-        assert {name.partition("/")[2] for name in left} == KINDS
+        # Its pods are given time to end, which Helm does not wait for.
+        cluster.until("only the kinds are left", lambda: left(cluster) == KINDS)
         assert served_by(digits) == models
     finally:
         penstock.apply()
