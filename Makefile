@@ -22,7 +22,7 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test cluster cluster-down check bench images lock crds charts manifests scan descriptors clean \
+.PHONY: help setup up test cluster cluster-images cluster-down check bench images lock crds charts manifests scan descriptors clean \
         check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
@@ -38,6 +38,9 @@ test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for
 
 cluster: $(DEV)  ## Start a throw-away Kubernetes on this machine, as root and without Docker (NAME=penstock)
 	$(PY) -m tests.rig.node up --name $(NAME)
+
+cluster-images: $(DEV)  ## Build the container images and bring them there
+	$(PY) -m tests.rig.node images --name $(NAME)
 
 cluster-down: $(DEV)  ## Remove it, and everything it left
 	$(PY) -m tests.rig.node down --name $(NAME)

@@ -185,12 +185,9 @@ def penstock(cluster: Cluster) -> Iterator[Installation]:
 
 
 @pytest.fixture(scope="session")
-def buckets(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+def buckets(node: Node) -> s3.Server:
     """An S3 server that pods and this process reach at the node's address."""
-    program = binaries.find(binaries.S3_GATEWAY, os.environ, _say)
-    folder = tmp_path_factory.mktemp("s3") / "buckets"
-    with s3.running(program, folder, node.address, node.inside()) as server:
-        yield server
+    return node.buckets
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def on(kubeconfig: pathlib.Path, node: Node | None) -> Installation:
     ports = {"http": HTTP_PORT, "grpc": GRPC_PORT} if node else {}
     values: dict[str, Any] = {"router": {"service": {"type": "NodePort", "nodePorts": ports}}}
     if node is not None:
-        load(node)
+        load(node, print)
     else:
         prefix = os.environ.get("PENSTOCK_TEST_IMAGES")
         assert prefix, "set PENSTOCK_TEST_IMAGES to the registry PREFIX from which this cluster can pull the images"
@@ -75,9 +75,9 @@ def archives(say: Callable[[str], None]) -> dict[str, Built]:
     return build(IMAGES, ARCHIVES, say)
 
 
-def load(node: Node) -> None:
-    """Bring Penstock's images to the node."""
-    for name, built in archives(print).items():
+def load(node: Node, say: Callable[[str], None]) -> None:
+    """Bring Penstock's images to the node; ``say`` gets a line for each that is built."""
+    for name, built in archives(say).items():
         images.load(node, ARCHIVES / f"{name}.tar", built.reference.removeprefix("docker.io/library/"))
 
 

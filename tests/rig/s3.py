@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from tests.rig import ports
 
@@ -36,20 +36,32 @@ class Server:
         }
 
 
-@contextlib.contextmanager
-def running(
-    binary: pathlib.Path, folder: pathlib.Path, address: str = "127.0.0.1", within: Sequence[str] = ()
-) -> Iterator[Server]:
-    """The server with an empty bucket ``models``, until the block ends; ``within`` begins its command line."""
-    (folder / "models").mkdir(parents=True)
+def prepare(binary: pathlib.Path, server: Server) -> list[str]:
+    """The command line that runs it, with an empty bucket ``models``."""
+    (server.folder / "models").mkdir(parents=True)
     # Uploads in parts need metadata, and not every file system keeps it with its files.
-    metadata = folder.with_name(f"metadata-of-{folder.name}")
+    metadata = server.folder.with_name(f"metadata-of-{server.folder.name}")
     metadata.mkdir()
+    keys = ["--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
+    return [
+        str(binary),
+        "--quiet",
+        *keys,
+        "--port",
+        server.host,
+        "posix",
+        "--sidecar",
+        str(metadata),
+        str(server.folder),
+    ]
+
+
+@contextlib.contextmanager
+def running(binary: pathlib.Path, folder: pathlib.Path) -> Iterator[Server]:
+    """The server on loopback, until the block ends."""
     (port,) = ports.free(1)
-    server = Server(folder, f"{address}:{port}")
-    command = [*within, str(binary), "--quiet", "--access", _ACCESS, "--secret", _SECRET, "--region", _REGION]
-    command += ["--port", server.host, "posix", "--sidecar", str(metadata), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = Server(folder, f"127.0.0.1:{port}")
+    process = subprocess.Popen(prepare(binary, server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait(process, server.host)
         yield server

@@ -15,11 +15,14 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.rig import s3
+
 PODS = "10.88.0.0/16"
 SERVICES = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
 DNS_SERVICE = "10.96.0.10"
 API_PORT = 6443
+S3_PORT = 7070
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -65,6 +68,16 @@ class Node:
     def kubeconfig(self) -> Path:
         """The administrator's, for use on the machine."""
         return self.folder / "kubeconfig"
+
+    @property
+    def buckets(self) -> s3.Server:
+        """An S3 server with the bucket ``models``, for the machine and for pods."""
+        return s3.Server(self.folder / "buckets", f"{self.address}:{S3_PORT}")
+
+    @property
+    def bucket_keys(self) -> Path:
+        """What an S3 client needs to reach it, NAME=VALUE a line: for a shell, and for a Secret."""
+        return self.folder / "buckets.env"
 
     @property
     def audit_log(self) -> Path:

@@ -15,7 +15,7 @@ from tests.rig.node.layout import Node, NodeError
 
 EXPECTED = frozenset(
     {"catatonit", "containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler"}
-    | {"kubelet", "policies"}
+    | {"kubelet", "policies", "versitygw"}
 )
 
 WATCHES = 18
@@ -44,7 +44,7 @@ def up(name: str, environ: Mapping[str, str], say: Callable[[str], None]) -> Nod
             isolation.remove(node)
         _require_watches()
         packages.install(step)
-        targets = (*binaries.TARGETS, *binaries.NODE)
+        targets = (*binaries.TARGETS, *binaries.NODE, binaries.S3_GATEWAY)
         found = {target.name: binaries.find(target, environ, step) for target in targets}
         node = layout.claim(name, nodes)
         step(f"isolating node {name} at {node.address}, in {node.folder}")
@@ -62,6 +62,7 @@ def _start(node: Node, found: Mapping[str, Path], step: Callable[[str], None]) -
     programs.start_control_plane(node, found, secret)
     step("starting the kubelet")
     programs.start_kubelet(node, found, secret)
+    programs.start_buckets(node, found)
     images.load(node, images.pause(node.folder / "pause.tar"), images.PAUSE)
     archive = images.build(node.folder / "dns.tar", {"coredns": found["coredns"]}, ["/coredns"])
     images.load(node, archive, images.DNS)

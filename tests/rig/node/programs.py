@@ -1,4 +1,4 @@
-"""What runs on a node, and with which settings: the control plane, containerd, the kubelet and the proxy."""
+"""What runs on a node, and with which settings: the control plane, containerd, the kubelet, the proxy, and buckets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.rig import s3
 from tests.rig.control_plane import answers
 from tests.rig.node import images, isolation, packages, policies
 from tests.rig.node.layout import API_PORT, DNS_SERVICE, PODS, SERVICES, Node
@@ -177,6 +178,13 @@ def start_kubelet(node: Node, programs: Programs, credentials: Path) -> None:
     )
     local, token = f"https://127.0.0.1:{API_PORT}", credentials / "policies.token"
     isolation.start(node, "policies", sys.executable, "-u", policies.__file__, local, token, credentials / "ca.crt")
+
+
+def start_buckets(node: Node, programs: Programs) -> None:
+    """Start an S3 server, where models can be put for pods to fetch."""
+    server = node.buckets
+    isolation.start(node, "versitygw", *s3.prepare(programs["versitygw"], server))
+    node.bucket_keys.write_text("".join(f"{name}={value}\n" for name, value in server.environment.items()))
 
 
 def dns(node: Node) -> str:

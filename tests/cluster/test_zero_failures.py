@@ -1,0 +1,163 @@
+"""Under steady load over both protocols no request fails, whatever is replaced, restarted, upgraded or killed.
+
+The load runs in the node's network and talks to the router's NodePorts on 127.0.0.1. Its clients send nothing twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.cluster.digits import Digits
+from tests.rig.installation import GRPC_PORT, HTTP_PORT, NAMESPACE, Installation
+from tests.rig.node.layout import Node
+from tests.rig.s3 import Server
+
+RATE = 120
+"""Requests a second, half of them REST and half gRPC."""
+AROUND_S = 3.0
+"""Load before and after what happens."""
+REPLICAS = 2
+
+
+@pytest.fixture
+def digits(cluster: Cluster, penstock: Installation, namespace: str, buckets: Server, tmp_path: pathlib.Path) -> Digits:
+    """Two replicas of the first revision, serving."""
+    resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+    made = Digits(cluster, namespace, buckets, tmp_path, {"replicas": REPLICAS, "resources": resources})
+    made.apply("first")
+    made.serving()
+    return made
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a load, known once its block has ended."""
+
+    sent: int = 0
+    answers: dict[str, int] = dataclasses.field(default_factory=dict)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+@contextlib.contextmanager
+def load(node: Node, namespace: str) -> Iterator[Outcome]:
+    """Steady load for as long as the block lasts, and a while before and after it."""
+    outcome = Outcome()
+    addresses = (f"--http=127.0.0.1:{HTTP_PORT}", f"--grpc=127.0.0.1:{GRPC_PORT}")
+    program = (sys.executable, "-m", "tests.rig.load", *addresses, f"--rate={RATE}", f"--namespace={namespace}")
+    process = subprocess.Popen(
+        node.inside(*program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        threading.Event().wait(AROUND_S)
+        yield outcome
+        threading.Event().wait(AROUND_S)
+    finally:
+        said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    for name, value in json.loads(said).items():
+        setattr(outcome, name, value)
+
+
+def replace_the_revision_twice(digits: Digits, penstock: Installation) -> None:
+    for revision in ("next", "first"):
+        digits.apply(revision)
+        digits.serving()
+
+
+def restart_the_router(digits: Digits, penstock: Installation) -> None:
+    _restart(digits.cluster, "penstock-router")
+
+
+def delete_a_router_pod(digits: Digits, penstock: Installation) -> None:
+    pod = _pods(digits.cluster, "router")[0]
+    digits.cluster.kubectl("-n", NAMESPACE, "delete", pod)
+    _rolled_out(digits.cluster, "penstock-router")
+
+
+def restart_the_operator(digits: Digits, penstock: Installation) -> None:
+    digits.apply("next")
+    _restart(digits.cluster, "penstock-operator")
+    digits.serving()
+
+
+def upgrade_the_release(digits: Digits, penstock: Installation) -> None:
+    """Every pod of the platform is made anew, and then again by the rollback."""
+    penstock.apply("--set=router.podAnnotations.upgraded=yes", "--set=operator.podAnnotations.upgraded=yes")
+    penstock.helm("rollback", "penstock", f"--namespace={NAMESPACE}", "--wait")
+
+
+def delete_a_model_pod(digits: Digits, penstock: Installation) -> None:
+    digits.cluster.kubectl("-n", digits.namespace, "delete", "pod", digits.pods()[0]["metadata"]["name"])
+    _all_back(digits)
+
+
+EVENTS = (
+    replace_the_revision_twice,
+    restart_the_router,
+    delete_a_router_pod,
+    restart_the_operator,
+    upgrade_the_release,
+    delete_a_model_pod,
+)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=[event.__name__ for event in EVENTS])
+def test_no_request_fails_while_we(
+    event: Callable[[Digits, Installation], None], digits: Digits, penstock: Installation, node: Node
+) -> None:
+    with load(node, digits.namespace) as outcome:
+        event(digits, penstock)
+    assert outcome.failures == []
+    assert sum(outcome.answers.values()) == outcome.sent > RATE * AROUND_S
+
+
+def test_no_request_fails_when_a_model_pod_of_two_runs_out_of_memory(digits: Digits, node: Node) -> None:
+    victim = digits.pods()[0]["metadata"]["name"]
+    # The kernel takes the server, of which every process of the container may say that it should go first.
+    eat = "open('/proc/1/oom_score_adj', 'w').write('1000'); eaten = b'x' * (1 << 30)"
+    with load(node, digits.namespace) as outcome:
+        with contextlib.suppress(subprocess.SubprocessError):  # it ends with the container
+            digits.cluster.kubectl("-n", digits.namespace, "exec", victim, "-c", "engine", "--", "python3", "-c", eat)
+
+        def killed() -> bool:
+            (pod,) = [pod for pod in digits.pods() if pod["metadata"]["name"] == victim]
+            (engine,) = pod["status"]["containerStatuses"]
+            ended: dict[str, Any] = engine["lastState"].get("terminated", {})
+            return ended.get("reason") == "OOMKilled" and engine["ready"]
+
+        digits.cluster.until("the kernel has killed the server, and it is back", killed)
+    assert outcome.failures == []
+    assert sum(outcome.answers.values()) == outcome.sent > RATE * AROUND_S
+
+
+def _restart(cluster: Cluster, deployment: str) -> None:
+    cluster.kubectl("-n", NAMESPACE, "rollout", "restart", f"deployment/{deployment}")
+    _rolled_out(cluster, deployment)
+
+
+def _rolled_out(cluster: Cluster, deployment: str) -> None:
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", "--timeout=180s")
+
+
+def _pods(cluster: Cluster, component: str) -> list[str]:
+    selector = f"app.kubernetes.io/component={component}"
+    return cluster.kubectl("-n", NAMESPACE, "get", "pods", "-l", selector, "-o=name").split()
+
+
+def _all_back(digits: Digits) -> None:
+    def ready() -> bool:
+        conditions = [c for pod in digits.pods() for c in pod["status"].get("conditions", [])]
+        return sum((c["type"], c["status"]) == ("Ready", "True") for c in conditions) == REPLICAS
+
+    digits.cluster.until("every replica is ready", ready)
