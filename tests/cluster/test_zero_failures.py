@@ -28,6 +28,15 @@ RATE = 120
 AROUND_S = 3.0
 """Load before and after what happens."""
 REPLICAS = 2
+EAT = """
+import os, signal
+open("/proc/1/oom_score_adj", "w").write("1000")  # the server goes first
+for _ in range(200):  # many who have little each, so that it is the largest, too
+    if os.fork() == 0:
+        eaten = b"x" * (8 << 20)
+        signal.pause()
+os.wait()
+"""
 
 
 @pytest.fixture
@@ -124,11 +133,9 @@ def test_no_request_fails_while_we(
 
 def test_no_request_fails_when_a_model_pod_of_two_runs_out_of_memory(digits: Digits, node: Node) -> None:
     victim = digits.pods()[0]["metadata"]["name"]
-    # The kernel takes the server, of which every process of the container may say that it should go first.
-    eat = "open('/proc/1/oom_score_adj', 'w').write('1000'); eaten = b'x' * (1 << 30)"
     with load(node, digits.namespace) as outcome:
         with contextlib.suppress(subprocess.SubprocessError):  # it ends with the container
-            digits.cluster.kubectl("-n", digits.namespace, "exec", victim, "-c", "engine", "--", "python3", "-c", eat)
+            digits.cluster.kubectl("-n", digits.namespace, "exec", victim, "-c", "engine", "--", "python3", "-c", EAT)
 
         def killed() -> bool:
             (pod,) = [pod for pod in digits.pods() if pod["metadata"]["name"] == victim]
