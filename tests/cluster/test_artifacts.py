@@ -26,12 +26,10 @@ DIGEST = f"sha256:{hashlib.sha256((DIGITS / 'model.onnx').read_bytes()).hexdiges
 
 
 @pytest.fixture
-def bucket(node: Node, tmp_path: pathlib.Path) -> Iterator[s3.Server]:
-    """A bucket ``models`` with the digits, at the node's address, where pods and people reach it."""
-    binary = binaries.find(binaries.S3_GATEWAY, os.environ, print)
-    with s3.running(binary, tmp_path / "buckets", node.address, node.inside()) as running:
-        shutil.copy(DIGITS / "model.onnx", running.folder / "models" / "digits.onnx")
-        yield running
+def bucket(buckets: s3.Server) -> s3.Server:
+    """The node's, with the digits in it."""
+    shutil.copy(DIGITS / "model.onnx", buckets.folder / "models" / "digits.onnx")
+    return buckets
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pathlib
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.rig import ports
 
@@ -57,11 +57,15 @@ def prepare(binary: pathlib.Path, server: Server) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(binary: pathlib.Path, folder: pathlib.Path) -> Iterator[Server]:
-    """The server on loopback, until the block ends."""
+def running(
+    binary: pathlib.Path, folder: pathlib.Path, address: str = "127.0.0.1", within: Sequence[str] = ()
+) -> Iterator[Server]:
+    """The server until the block ends; ``within`` begins its command line."""
     (port,) = ports.free(1)
-    server = Server(folder, f"127.0.0.1:{port}")
-    process = subprocess.Popen(prepare(binary, server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = Server(folder, f"{address}:{port}")
+    process = subprocess.Popen(
+        [*within, *prepare(binary, server)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait(process, server.host)
         yield server
