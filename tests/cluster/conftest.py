@@ -69,6 +69,12 @@ class Cluster:
         )
         return found
 
+    def everything(self, namespace: str) -> set[str]:
+        """All that is in a namespace, of every kind that can be listed, as KIND/NAME; Events left aside."""
+        kinds = self.kubectl("api-resources", "--namespaced", "--verbs=list", "-o=name").split()
+        wanted = ",".join(kind for kind in kinds if not kind.startswith("events"))
+        return set(self.kubectl("--namespace", namespace, "get", wanted, "-o=name", "--ignore-not-found").split())
+
     def image(self, name: str, archive: Callable[[], pathlib.Path]) -> str:
         """The reference by which pods name the image NAME:TAG; ``archive`` makes its OCI archive where it is needed."""
         if self.node is not None:

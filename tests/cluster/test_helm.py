@@ -90,6 +90,8 @@ def test_uninstalling_leaves_the_kinds_and_the_models_and_nothing_else_and_model
     try:
         # Its pods are given time to end, which Helm does not wait for.
         cluster.until("only the kinds are left", lambda: left(cluster) == KINDS)
+        # What Kubernetes puts into every namespace.
+        assert cluster.everything(NAMESPACE) == {"configmap/kube-root-ca.crt", "serviceaccount/default"}
         assert served_by(digits) == models
     finally:
         penstock.apply()

@@ -43,17 +43,10 @@ def by_grpc(node: Node, namespace: str, x: Array) -> Array:
         return np.asarray(answer.as_numpy("scores"))
 
 
-def everything(cluster: Cluster, namespace: str) -> set[str]:
-    """All that is in a namespace, of every kind that can be listed, as KIND/NAME; Events left aside."""
-    kinds = cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "-o=name").split()
-    wanted = ",".join(kind for kind in kinds if not kind.startswith("events"))
-    return set(cluster.kubectl("-n", namespace, "get", wanted, "-o=name", "--ignore-not-found").split())
-
-
 def test_the_laptops_yaml_serves_in_the_cluster_and_leaves_nothing(
     cluster: Cluster, digits: Digits, node: Node
 ) -> None:
-    before = everything(cluster, digits.namespace)
+    before = cluster.everything(digits.namespace)
     said = digits.apply("first")
     assert "models/digits created" in said
     digits.serving()
@@ -65,7 +58,7 @@ def test_the_laptops_yaml_serves_in_the_cluster_and_leaves_nothing(
     assert "seven" in digits.penstock("infer", "digits", "--input", str(FIRST.parent / "seven.png"))
 
     cluster.kubectl("-n", digits.namespace, "delete", "model", "digits")
-    cluster.until("nothing is left", lambda: everything(cluster, digits.namespace) == before)
+    cluster.until("nothing is left", lambda: cluster.everything(digits.namespace) == before)
 
 
 def test_kubectl_apply_of_a_bucket_s_uri_gives_the_same_answers(

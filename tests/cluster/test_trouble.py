@@ -77,7 +77,9 @@ TROUBLES: Mapping[str, Trouble] = {
     ),
     "crashing-later": Trouble(
         "Crashing",
-        r"pod {pod}: container engine ended with exit code 139 \(SIGSEGV\); " + AGAIN,
+        # Its last words are the server's, where that came to say any.
+        r"pod {pod}: container engine ended with exit code 139 \(SIGSEGV\)"
+        r"(: INFO serving\.server: serving crashing-later)?; " + AGAIN,
         runtime={
             "image": SERVE,
             "command": ["python", "-c", CRASHES_LATER],

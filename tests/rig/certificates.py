@@ -1,4 +1,4 @@
-"""An authority for a test, and the certificates for 127.0.0.1 that it signs."""
+"""An authority for a test, and the certificates for one address that it signs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-LOOPBACK = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
 PEM = serialization.Encoding.PEM
 
 
 class Authority:
     """Whom clients trust; ``pem`` is its own certificate."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.pem = self._signed("authority", self._key, x509.BasicConstraints(ca=True, path_length=0))
 
@@ -26,7 +26,8 @@ class Authority:
         """Put a new pair into ``folder``."""
         key = ec.generate_private_key(ec.SECP256R1())
         plain = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        swap(folder, self._signed("127.0.0.1", key, LOOPBACK), plain)
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(self._address))])
+        swap(folder, self._signed(self._address, key, address), plain)
 
     def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> bytes:
         now = datetime.datetime.now(datetime.UTC)

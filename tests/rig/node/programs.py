@@ -146,6 +146,8 @@ def start_kubelet(node: Node, programs: Programs, credentials: Path) -> None:
         "imageGCHighThresholdPercent": 100,
         "podLogsDir": str(node.folder / "pod-logs"),
         "resolvConf": "/dev/null",
+        # How soon a pod sees a changed Secret; kubelets in use take a minute.
+        "syncFrequency": "5s",
         "serializeImagePulls": False,
         "tlsCertFile": str(credentials / "kubelet.crt"),
         "tlsPrivateKeyFile": str(credentials / "kubelet.key"),
