@@ -157,7 +157,7 @@ class NetworkPolicies(Strict):
 
 class AdmissionPolicies(Strict):
     enabled: bool = True
-    """Refuse sources that the cluster cannot read, and routes and endpoints by others than those who make them."""
+    """Refuse sources on somebody's machine, and routes and endpoints by others than those who make them."""
 
 
 class PriorityClass(Strict):

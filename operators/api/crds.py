@@ -74,6 +74,7 @@ def crd(kind: type[APIObject]) -> Json:
     root["properties"]["apiVersion"] = {"type": "string"}
     root["properties"]["kind"] = {"type": "string"}
     root["properties"]["metadata"] = {"type": "object"}
+    root["properties"]["spec"].setdefault("description", f"What the {kind.__name__} should be.")
     root["required"] = ["spec"]
     subresources: Json = {}
     if "status" in root["properties"]:

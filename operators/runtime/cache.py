@@ -185,6 +185,8 @@ class Cache:
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures)
         self.trouble = str(error) or repr(error)
+        if isinstance(error, errors.NotFound):
+            self.trouble += f"; the cluster has no {self.resource}: install them, Penstock's by the chart penstock-crds"
         log.warning("cache=%r failures=%d retry_s=%.1f error=%r", str(self), self._failures, delay_s, self.trouble)
         await asyncio.sleep(delay_s)
 

@@ -318,6 +318,9 @@ async def test_waits_for_a_resource_that_does_not_exist_yet(scene: Scene) -> Non
     scene.resource = gates(scene)
     async with scene.following() as cache:
         await until(lambda: "404" in cache.trouble)
+        assert cache.trouble.endswith(
+            f"; the cluster has no {scene.resource}: install them, Penstock's by the chart penstock-crds"
+        )
         assert not cache.synced
         await define(scene)
         await until(lambda: cache.get(scene.namespace, "one"))

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from operators.actuators.kubernetes.makers import STORAGE_SECRET
 from serving.contract import Exit
 
 Object = dict[str, Any]
@@ -40,6 +41,8 @@ REASONS = (
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _CREATE = ("CreateContainerConfigError", "CreateContainerError", "CreatePodSandboxError")
 _RUN = ("RunContainerError", "StartError", "ContainerCannotRun")
+_NO_KEYS = "NoCredentialsError"
+"""How the client of S3 says that it was given none."""
 _WORDS_LENGTH = 600
 _KILLED_BY = 128
 
@@ -167,7 +170,10 @@ def _ended(pod: Object, container: str, where: str, ended: Object) -> Cause:
     log = f"`kubectl -n {namespace} logs {name} -c {container} --previous` says more"
     how = f"ended with {_exit(code)}{f': {said}' if said else ''}"
     if container == FETCH:
-        return Cause("FetchFailed", f"{where} {how}; it is tried again, {log}")
+        keys = (
+            f"; put the bucket's keys into Secret {STORAGE_SECRET} of namespace {namespace}" if _NO_KEYS in said else ""
+        )
+        return Cause("FetchFailed", f"{where} {how}{keys}; it is tried again, {log}")
     return Cause("Crashing", f"{where} {how}; it is started again, {log}")
 
 

@@ -50,7 +50,7 @@ def _status(node: Node | None, name: str) -> int:
 def _images(node: Node | None, name: str, environ: Mapping[str, str]) -> str:
     """Build Penstock's images and bring them to the node; how it is installed with them."""
     if node is None:
-        raise NodeError(f"there is no node {name}; `make cluster` starts one")
+        raise NodeError(f"there is no node {name}; `make cluster NAME={name}` starts it")
     installation.load(node, _say)
     helm = shutil.which("helm") or binaries.find(binaries.HELM, environ, _say)
     return f"""\

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -147,8 +148,16 @@ def claim(name: str, nodes: Path) -> Node:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time."""
+    """One process at a time; the file goes with the last."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Another may have removed what was waited for: then it locks nothing.
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return

@@ -190,6 +190,21 @@ CASES: dict[str, tuple[Object, Cause | None]] = {
             + LOGS.format("fetch"),
         ),
     ),
+    "no keys": (
+        pod(
+            {"state": {"waiting": {"reason": "PodInitializing"}}},
+            {
+                "ready": False,
+                "state": BACK_OFF,
+                "lastState": ended(5, message="s3://m/a.onnx: NoCredentialsError: none"),
+            },
+        ),
+        Cause(
+            "FetchFailed",
+            f"{POD}: container fetch ended with exit code 5: s3://m/a.onnx: NoCredentialsError: none; put the bucket's "
+            "keys into Secret penstock-storage of namespace blue; it is tried again, " + LOGS.format("fetch"),
+        ),
+    ),
     "wrong digest": (
         pod(fetch={"ready": False, "state": ended(3, message="digest is X, expected Y\n")}),
         Cause("Refused", "digest is X, expected Y"),
