@@ -29,7 +29,24 @@ from tests.rig.control_plane import ControlPlane, write_kubeconfig
 from tests.rig.fault_proxy import Exchange, FaultProxy, Rule, answer, lists, writes
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
+"""They have a status that no controller of this control plane writes."""
+
+
+def ingress(namespace: str) -> Object:
+    backend = {"service": {"name": "a", "port": {"number": 80}}}
+    metadata = {"namespace": namespace, "name": "gate"}
+    return {
+        "apiVersion": INGRESSES.api_version,
+        "kind": INGRESSES.kind,
+        "metadata": metadata,
+        "spec": {"defaultBackend": backend},
+    }
+
+
+def at(address: str) -> Object:
+    """The status of an Ingress."""
+    return {"loadBalancer": {"ingress": [{"ip": address}]}}
 
 
 @contextlib.asynccontextmanager
@@ -86,33 +103,28 @@ async def test_applying_leaves_the_fields_of_others_alone(
 
 
 async def test_a_status_is_written_only_on_the_version_that_was_read(connection: Connection, namespace: str) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"namespace": namespace, "name": "gate"},
-        "spec": {"hard": {"pods": "3"}},
-    }
-    read = await connection.apply(QUOTAS, quota)
-    written = await connection.patch_status(QUOTAS, read, {"used": {"pods": "1"}})
-    assert (written["spec"], written["status"]) == ({"hard": {"pods": "3"}}, {"used": {"pods": "1"}})
+    wanted = ingress(namespace)
+    read = await connection.apply(INGRESSES, wanted)
+    written = await connection.patch_status(INGRESSES, read, at("192.0.2.1"))
+    assert written["spec"] == wanted["spec"]
+    assert written["status"] == at("192.0.2.1")
     with pytest.raises(Conflict):
-        await connection.patch_status(QUOTAS, read, {"used": {"pods": "2"}})
-    assert await connection.patch_status(QUOTAS, written, {"used": {"pods": "1"}}) == written
-    assert await connection.get(QUOTAS, namespace, "gate") == written
+        await connection.patch_status(INGRESSES, read, at("192.0.2.2"))
+    assert await connection.patch_status(INGRESSES, written, at("192.0.2.1")) == written
+    assert await connection.get(INGRESSES, namespace, "gate") == written
 
 
 async def test_a_status_is_never_written_to_another_object_of_the_same_name(
     connection: Connection, namespace: str
 ) -> None:
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"namespace": namespace, "name": "gate"}}
-    read = await connection.apply(QUOTAS, quota)
-    await connection.delete(QUOTAS, read)
+    read = await connection.apply(INGRESSES, ingress(namespace))
+    await connection.delete(INGRESSES, read)
     with pytest.raises(ApiError):
-        await connection.patch_status(QUOTAS, read, {"used": {"pods": "1"}})
-    other = await connection.apply(QUOTAS, quota)
+        await connection.patch_status(INGRESSES, read, at("192.0.2.1"))
+    other = await connection.apply(INGRESSES, ingress(namespace))
     with pytest.raises(Conflict):
-        await connection.patch_status(QUOTAS, read, {"used": {"pods": "1"}})
-    assert await connection.get(QUOTAS, namespace, "gate") == other
+        await connection.patch_status(INGRESSES, read, at("192.0.2.1"))
+    assert await connection.get(INGRESSES, namespace, "gate") == other
 
 
 async def test_deletes_exactly_the_version_that_was_read(connection: Connection, namespace: str) -> None:
