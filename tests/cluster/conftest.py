@@ -196,8 +196,8 @@ def buckets(node: Node) -> s3.Server:
     return node.buckets
 
 
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
+@contextlib.contextmanager
+def new_namespace(cluster: Cluster) -> Iterator[str]:
     """An empty namespace that no other test knows, and that holds pods to the standard `restricted`."""
     name = f"test-{secrets.token_hex(4)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -206,6 +206,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.until("its service account is there", lambda: bool(cluster.kubectl("-n", name, "get", "sa", "-o", "name")))
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One for each test."""
+    with new_namespace(cluster) as name:
+        yield name
 
 
 def restricted(image: str, *command: str, **container: Any) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +18,7 @@ from tests.cluster.conftest import Cluster
 from tests.rig import gateway
 from tests.rig.gateway import Traefik
 from tests.rig.installation import Installation
-from tests.rig.load import FIRST, NEXT
+from tests.rig.load import FIRST, NEXT, steady
 from tests.rig.node.layout import Node
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,6 +26,8 @@ RATE = 60
 """Requests a second. Traefik sends gRPC to the server's own gRPC port, where 128 may wait: a machine that is busy with
 other things for 2.5 s would fill that at 100 a second.
 """
+AROUND = 180
+"""Requests before and after the replacement."""
 CLAIM = "models"
 pytestmark = pytest.mark.timeout(900)
 """The installation's way to the Gateway and back counts as time of the first and the last test."""
@@ -95,18 +95,6 @@ def deployments(cluster: Cluster, namespace: str) -> list[str]:
     return [item["metadata"]["name"] for item in cluster.get("deployments", namespace=namespace)["items"]]
 
 
-@contextlib.contextmanager
-def load(node: Node, traefik: Traefik, namespace: str) -> Iterator[dict[str, Any]]:
-    """Steady load in the node's network while the block lasts; what became of it is known after the block."""
-    addresses = ["--http", f"127.0.0.1:{traefik.http_port}", "--grpc", f"127.0.0.1:{traefik.grpc_port}"]
-    command = [sys.executable, "-m", "tests.rig.load", *addresses, "--rate", str(RATE), "--namespace", namespace]
-    outcome: dict[str, Any] = {}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(node.inside(*command), cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
-        yield outcome
-        outcome |= json.loads(process.communicate()[0])
-
-
 def test_a_revision_is_replaced_behind_a_gateway_without_a_failed_request(
     cluster: Cluster, node: Node, namespace: str, traefik: Traefik, volume: None
 ) -> None:
@@ -114,7 +102,8 @@ def test_a_revision_is_replaced_behind_a_gateway_without_a_failed_request(
     cluster.until(
         "the first revision serves", lambda: condition(cluster, namespace, "digits", "Ready").get("status") == "True"
     )
-    with load(node, traefik, namespace) as outcome:
+    http, grpc = f"127.0.0.1:{traefik.http_port}", f"127.0.0.1:{traefik.grpc_port}"
+    with steady(node.inside, http, grpc, RATE, namespace, AROUND) as outcome:
         cluster.apply(model("digits", "next", replicas=2), namespace=namespace)
         cluster.until(
             "the next revision serves",
@@ -123,9 +112,9 @@ def test_a_revision_is_replaced_behind_a_gateway_without_a_failed_request(
         cluster.until("the first one is gone", lambda: len(deployments(cluster, namespace)) == 1)
         pods = cluster.get("pods", namespace=namespace)["items"]
         cluster.kubectl("-n", namespace, "delete", "pod", pods[0]["metadata"]["name"])
-    assert outcome["failures"] == []
-    assert set(outcome["answers"]) == {"first", "next"}
-    assert sum(outcome["answers"].values()) == outcome["sent"]
+    assert outcome.failures == []
+    assert set(outcome.answers) == {"first", "next"}
+    assert sum(outcome.answers.values()) == outcome.sent
     said = condition(cluster, namespace, "digits", "RolloutComplete")["message"]
     assert said.endswith(f" has all traffic, by the status of Gateway {GATEWAYS}/penstock")
 

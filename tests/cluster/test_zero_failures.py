@@ -6,27 +6,23 @@ The load runs in the node's network and talks to the router's NodePorts on 127.0
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import pathlib
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, new_namespace
 from tests.cluster.digits import Digits
 from tests.rig.installation import GRPC_PORT, HTTP_PORT, NAMESPACE, Installation
+from tests.rig.load import Outcome, steady
 from tests.rig.node.layout import Node
 from tests.rig.s3 import Server
 
 RATE = 120
 """Requests a second, half of them REST and half gRPC."""
-AROUND_S = 3.0
-"""Load before and after what happens."""
+AROUND = 360
+"""Requests before what happens, and after it."""
 REPLICAS = 2
 EAT = """
 import os, signal
@@ -39,43 +35,23 @@ os.wait()
 """
 
 
-@pytest.fixture
-def digits(cluster: Cluster, penstock: Installation, namespace: str, buckets: Server, tmp_path: pathlib.Path) -> Digits:
-    """Two replicas of the first revision, serving."""
+@pytest.fixture(scope="module")
+def digits(
+    cluster: Cluster, penstock: Installation, buckets: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Digits]:
+    """Two replicas of the first revision, serving; the next may serve after a test."""
     resources = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
-    made = Digits(cluster, namespace, buckets, tmp_path, {"replicas": REPLICAS, "resources": resources})
-    made.apply("first")
-    made.serving()
-    return made
+    changes = {"replicas": REPLICAS, "resources": resources}
+    with new_namespace(cluster) as namespace:
+        made = Digits(cluster, namespace, buckets, tmp_path_factory.mktemp("digits"), changes)
+        made.apply("first")
+        made.serving()
+        yield made
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What became of a load, known once its block has ended."""
-
-    sent: int = 0
-    answers: dict[str, int] = dataclasses.field(default_factory=dict)
-    failures: list[str] = dataclasses.field(default_factory=list)
-
-
-@contextlib.contextmanager
-def load(node: Node, namespace: str) -> Iterator[Outcome]:
-    """Steady load for as long as the block lasts, and a while before and after it."""
-    outcome = Outcome()
-    addresses = (f"--http=127.0.0.1:{HTTP_PORT}", f"--grpc=127.0.0.1:{GRPC_PORT}")
-    program = (sys.executable, "-m", "tests.rig.load", *addresses, f"--rate={RATE}", f"--namespace={namespace}")
-    process = subprocess.Popen(
-        node.inside(*program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        threading.Event().wait(AROUND_S)
-        yield outcome
-        threading.Event().wait(AROUND_S)
-    finally:
-        said, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    for name, value in json.loads(said).items():
-        setattr(outcome, name, value)
+def load(node: Node, namespace: str) -> contextlib.AbstractContextManager[Outcome]:
+    http, grpc = f"127.0.0.1:{HTTP_PORT}", f"127.0.0.1:{GRPC_PORT}"
+    return steady(node.inside, http, grpc, RATE, namespace, AROUND)
 
 
 def replace_the_revision_twice(digits: Digits, penstock: Installation) -> None:
@@ -128,7 +104,7 @@ def test_no_request_fails_while_we(
     with load(node, digits.namespace) as outcome:
         event(digits, penstock)
     assert outcome.failures == []
-    assert sum(outcome.answers.values()) == outcome.sent > RATE * AROUND_S
+    assert sum(outcome.answers.values()) == outcome.sent > 2 * AROUND
 
 
 def test_no_request_fails_when_a_model_pod_of_two_runs_out_of_memory(digits: Digits, node: Node) -> None:
@@ -145,7 +121,7 @@ def test_no_request_fails_when_a_model_pod_of_two_runs_out_of_memory(digits: Dig
 
         digits.cluster.until("the kernel has killed the server, and it is back", killed)
     assert outcome.failures == []
-    assert sum(outcome.answers.values()) == outcome.sent > RATE * AROUND_S
+    assert sum(outcome.answers.values()) == outcome.sent > 2 * AROUND
 
 
 def _restart(cluster: Cluster, deployment: str) -> None:

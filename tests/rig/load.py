@@ -3,9 +3,10 @@
 Open-loop: each request leaves when the schedule says, whatever became of the earlier ones. Nothing is sent twice, so
 every transient failure is counted.
 
-``python -m tests.rig.load --http ADDRESS --grpc ADDRESS --rate N`` sends until its standard input ends and then prints
-one JSON object: ``sent``, ``answers`` by revision, ``failures``. As a process of its own it can run where the router's
-address is 127.0.0.1, in a node's network namespace for example.
+``python -m tests.rig.load --http ADDRESS --grpc ADDRESS --rate N --around M`` says ``under way`` once M requests are
+sent, goes on until its standard input ends, sends M more, and then prints one JSON object: ``sent``, ``answers`` by
+revision, ``failures``. As a process of its own it can run where the router's address is 127.0.0.1, in a node's network
+namespace for example.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import json
 import pathlib
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +32,11 @@ import tritonclient.http.aio as triton_http_aio
 
 from serving.contract import MODEL_METADATA_KEY
 
-DIGITS = pathlib.Path(__file__).parents[2] / "examples" / "digits"
+ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits"
 FIRST, NEXT = DIGITS / "model.yaml", DIGITS / "next" / "model.yaml"
+
+UNDER_WAY = "under way"
 
 Array = npt.NDArray[np.float32]
 
@@ -100,19 +106,61 @@ class Load:
         self.failures.append(f"request {number}: {scores} is no revision's answer")
 
 
+@dataclasses.dataclass
+class Outcome:
+    """What became of a load that ran as a process of its own; known once it has ended."""
+
+    sent: int = 0
+    answers: dict[str, int] = dataclasses.field(default_factory=dict)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+@contextlib.contextmanager
+def steady(
+    within: Callable[..., list[str]], http: str, grpc: str, rate: float, namespace: str, around: int
+) -> Iterator[Outcome]:
+    """Load while the block lasts, and ``around`` requests before and after it; ``within`` makes its command line."""
+    outcome = Outcome()
+    options = (f"--http={http}", f"--grpc={grpc}", f"--rate={rate}", f"--namespace={namespace}", f"--around={around}")
+    command, pipe = within(sys.executable, "-m", "tests.rig.load", *options), subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    begun = ""
+    try:
+        begun = process.stdout.readline()
+        if begun == f"{UNDER_WAY}\n":
+            yield outcome
+    finally:
+        said, errors = process.communicate(timeout=120)
+    assert (process.returncode, begun) == (0, f"{UNDER_WAY}\n"), errors
+    for name, value in json.loads(said).items():
+        setattr(outcome, name, value)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Send until standard input ends, then say what became of it."""
     parser = argparse.ArgumentParser(prog="python -m tests.rig.load")
     parser.add_argument("--http", required=True)
     parser.add_argument("--grpc", required=True)
     parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--around", type=int, required=True)
     parser.add_argument("--namespace", default="default")
     given = parser.parse_args(arguments)
 
     async def run() -> Load:
         load = Load(given.http, given.grpc, given.rate, given.namespace)
-        ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-        await load.run(ended.done)
+        told = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        last: int | None = None
+
+        def ended() -> bool:
+            nonlocal last
+            if load.sent == given.around:
+                print(UNDER_WAY, flush=True)
+            if last is None and told.done():
+                last = load.sent + given.around
+            return load.sent == last
+
+        await load.run(ended)
         return load
 
     load = asyncio.run(run())
