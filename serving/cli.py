@@ -48,15 +48,13 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
                         help="model file, folder with one, folder of numbered versions, or folder of such models "
                         f"(default: {folder.replace('%', '%%')})")  # fmt: skip
     models.add_argument("--name", default=env.get(Env.MODEL), help="name of the model, where there is only one")
-    listening, limits = _listening(serve, env)
+    listening = _listening(serve, env)
     listening.add_argument("--grpc-port", type=_port, metavar="PORT",
                            default=env.get(Env.GRPC_PORT, str(contract.GRPC_PORT)),
                            help="port for gRPC over HTTP/2; 0 takes a free one (default: %(default)s)")  # fmt: skip
-    limits.add_argument("--max-pending", type=_positive, default=128, metavar="COUNT",
-                        help="requests that may wait for one model (default: %(default)s)")  # fmt: skip
-    limits.add_argument("--inference-timeout-s", type=_seconds, default=30.0, metavar="SECONDS",
-                        help="longest time to an answer, and for the trial at start "
-                        "(default: %(default)g)")  # fmt: skip
+    models.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
+                        help="said of all models, above what penstock.json in a model's folder says: "
+                        '{"limits": {"maxPending": 128, "timeout": "30s"}}')  # fmt: skip
     serve.set_defaults(run=_serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
@@ -87,9 +85,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _listening(
-    parser: argparse.ArgumentParser, env: Mapping[str, str]
-) -> tuple[argparse._ArgumentGroup, argparse._ArgumentGroup]:
+def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> argparse._ArgumentGroup:
     """What every server takes: how it listens, and its limits."""
     listening, limits = parser.add_argument_group("listening"), parser.add_argument_group("limits")
     listening.add_argument("--host", default=env.get(Env.HOST, "127.0.0.1"),
@@ -100,7 +96,7 @@ def _listening(
                            help="how long to go on accepting after SIGTERM (default: %(default)g)")  # fmt: skip
     limits.add_argument("--max-request-bytes", type=_positive, default=64 * 2**20, metavar="BYTES",
                         help="largest request, packed or unpacked (default: %(default)s)")  # fmt: skip
-    return listening, limits
+    return listening
 
 
 def _port(text: str) -> int:
@@ -141,9 +137,10 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
 
 
 def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
-    from serving import server
+    from serving import server, settings
 
-    serving = server.Serving(tuple(options.paths), options.name, options.max_pending, options.inference_timeout_s)
+    said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
+    serving = server.Serving(tuple(options.paths), options.name, said)
     return server.serve(_listen(options, env, options.grpc_port), serving)
 
 

@@ -49,6 +49,8 @@ class Env(enum.StrEnum):
     HOST = "PENSTOCK_HOST"
     HTTP_PORT = "PENSTOCK_HTTP_PORT"
     GRPC_PORT = "PENSTOCK_GRPC_PORT"
+    SETTINGS = "PENSTOCK_SETTINGS"
+    """JSON of ``serving.settings`` for all models of the process."""
     CACHE_URL = "PENSTOCK_CACHE_URL"
     """Cache of artifacts on the node that ``fetch`` asks before the source."""
     DOCKER_CONFIG = "DOCKER_CONFIG"

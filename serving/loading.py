@@ -68,7 +68,7 @@ def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable
         if interrupt.fired:
             raise ArtifactRefused(
                 f"{path} did not end its trial inference within {limit_s:g} s; "
-                "check the model for an endless loop, or raise --inference-timeout-s"
+                "check the model for an endless loop, or raise limits.timeout"
             ) from error
         return 0  # it may not like zeros; a request will tell
     finally:

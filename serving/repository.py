@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving import loading, threads
+from serving import loading, settings, threads
 from serving.engines import artifact
 from serving.errors import ArtifactRefused, NotReady, ServingError, UnknownModel
 from serving.metrics import Metrics
@@ -111,14 +111,11 @@ def _file(folder: Path) -> Path | None:
 class Repository:
     """Models loaded from disk. All methods are for the event loop's thread."""
 
-    def __init__(
-        self, paths: Sequence[Path], name: str | None, metrics: Metrics, max_pending: int, limit_s: float
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], name: str | None, metrics: Metrics, owner: settings.Document) -> None:
         self._paths = paths
         self._name = name
         self._metrics = metrics
-        self._max_pending = max_pending
-        self._limit_s = limit_s
+        self._owner = owner
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -213,7 +210,8 @@ class Repository:
             if found.queue is None:
                 found.state, found.reason = State.LOADING, ""
             try:
-                loaded = await threads.call(loading.load, path, self._limit_s)
+                said = settings.of(path, self._owner)
+                loaded = await threads.call(loading.load, path, said.limits.timeout_s)
             except ServingError as error:
                 problems.append(str(error))
                 found.reason = str(error)
@@ -223,7 +221,7 @@ class Repository:
             counters = self._metrics.of(model.name, version)
             if found.queue is not None:
                 replaced.append(found.queue)
-            found.queue = ModelQueue(model.name, version, loaded, counters, self._max_pending, self._limit_s)
+            found.queue = ModelQueue(model.name, version, loaded, counters, said)
             self._live.add(found.queue)
             found.state, found.reason = State.READY, ""
         if not problems:

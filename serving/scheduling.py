@@ -24,6 +24,7 @@ from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, NotRead
 from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request, Response
+from serving.settings import Settings
 from serving.tensors import Array, Signature, Tensor, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -84,8 +85,7 @@ class ModelQueue:
         version: str,
         loaded: Loaded,
         counters: ModelCounters,
-        max_pending: int,
-        limit_s: float,
+        settings: Settings,
     ) -> None:
         self.name = name
         self.version = version
@@ -94,8 +94,8 @@ class ModelQueue:
         self.platform = loaded.engine.platform
         self._engine = loaded.engine
         self._inline_elements = loaded.inline_elements
-        self._max_pending = max_pending
-        self._limit_s = limit_s
+        self._max_pending = settings.limits.max_pending
+        self._limit_s = settings.limits.timeout_s
         self._pending = 0
         self._closed = False
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -118,7 +118,7 @@ class ModelQueue:
         if self._pending >= self._max_pending:
             raise Overloaded(
                 f"model '{self.name}' has {self._pending} requests waiting, its limit; "
-                "send again later, or raise --max-pending"
+                "send again later, or raise limits.maxPending"
             )
         inputs = self.signature.bind(self.name, request.inputs)
         outputs = self.signature.wanted(self.name, [wanted.name for wanted in request.outputs])
@@ -184,8 +184,7 @@ class ModelQueue:
 
     def _too_late(self, what: str) -> DeadlineExceeded:
         return DeadlineExceeded(
-            f"model '{self.name}' {what} the time limit of the request (at most {self._limit_s:g} s, "
-            "--inference-timeout-s)"
+            f"model '{self.name}' {what} the time limit of the request (at most {self._limit_s:g} s, limits.timeout)"
         )
 
     def _leave(self, job: Job, result: Result) -> None:

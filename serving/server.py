@@ -30,6 +30,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from serving import settings
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
 from serving.http.listener import HttpListener
@@ -63,8 +64,8 @@ class Serving:
 
     paths: tuple[Path, ...]
     name: str | None
-    max_pending: int
-    inference_timeout_s: float
+    settings: settings.Document
+    """Said of all of them."""
 
 
 def serve(listen: Listen, serving: Serving) -> Exit:
@@ -72,7 +73,7 @@ def serve(listen: Listen, serving: Serving) -> Exit:
 
     async def main() -> None:
         metrics = Metrics()
-        repository = Repository(serving.paths, serving.name, metrics, serving.max_pending, serving.inference_timeout_s)
+        repository = Repository(serving.paths, serving.name, metrics, serving.settings)
         await _run(listen, repository, metrics)
 
     return _on_uvloop(main)

@@ -11,7 +11,7 @@ from serving.contract import Exit
     [
         (["serve", "--http-port", "99999"],
          "argument --http-port: '99999' is no port; expected a number from 0 to 65535"),
-        (["serve", "--max-pending", "0"], "argument --max-pending: '0' is no number from 1 up"),
+        (["serve", "--max-request-bytes", "0"], "argument --max-request-bytes: '0' is no number from 1 up"),
         (["serve", "--settle-s", "soon"], "argument --settle-s: 'soon' is no number of seconds from 0 up"),
         (["catalog"], "the following arguments are required: --index"),
         (["fetch", "--uri", "x"], "one of the arguments --to --store is required"),
@@ -50,7 +50,7 @@ def test_help_shows_every_default_as_it_would_be_typed(
 
     said = capsys.readouterr().out
     assert re.findall(r"\(default: (.*)\)", said) == [
-        "/100%/models", "127.0.0.1", "8080", "0", "9000", "67108864", "128", "30",
+        "/100%/models", "127.0.0.1", "8080", "0", "9000", "67108864",
     ]  # fmt: skip
     assert re.findall(r"^(\w+):", said, re.MULTILINE) == ["usage", "options", "models", "listening", "limits"]
 

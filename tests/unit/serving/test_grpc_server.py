@@ -42,7 +42,12 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
     onnx_models.endless(tmp_path / "slow.onnx", always=False)
     metrics = Metrics()
-    repository = Repository([tmp_path / "m.identity.json", tmp_path / "slow.onnx"], None, metrics, 8, 60)
+    repository = Repository(
+        [tmp_path / "m.identity.json", tmp_path / "slow.onnx"],
+        None,
+        metrics,
+        {"limits": {"maxPending": 8, "timeout": "60s"}},
+    )
     await repository.start()
     server = GrpcServer(Service(repository), 100_000, {"penstock-revision": "r1"})
     port = server.bind("127.0.0.1", 0)

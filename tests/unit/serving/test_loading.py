@@ -17,7 +17,7 @@ def test_a_model_that_never_ends_is_refused_before_anybody_can_ask_it(tmp_path: 
 
     assert str(refused.value) == (
         f"{path} did not end its trial inference within 0.2 s; check the model for an endless loop, "
-        "or raise --inference-timeout-s"
+        "or raise limits.timeout"
     )
 
 

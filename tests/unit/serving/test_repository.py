@@ -14,7 +14,7 @@ READY = State.READY
 
 
 def models(*paths: Path, name: str | None = None) -> Repository:
-    return Repository(paths, name, Metrics(), max_pending=8, limit_s=30)
+    return Repository(paths, name, Metrics(), {})
 
 
 def answer(of: Repository, name: str, version: str = "") -> tuple[str, float]:

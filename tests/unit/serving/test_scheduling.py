@@ -13,6 +13,7 @@ from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request
 from serving.scheduling import Job, ModelQueue, Result
+from serving.settings import Limits, Settings
 from serving.tensors import Array, Signature, Tensor, TensorSpec
 
 SPECS = (TensorSpec("x", "FP32", (-1,)),)
@@ -62,8 +63,9 @@ def request(value: float, size: int = 1) -> Request:
     return Request(f"r{value:g}", [Tensor("x", "FP32", np.full(size, value, np.float32))])
 
 
-def queue(engine: Gated, inline: int = 0, max_pending: int = 8, limit_s: float = 60) -> ModelQueue:
-    return ModelQueue("m", "3", Loaded(engine, inline), ModelCounters(), max_pending, limit_s)
+def queue(engine: Gated, inline: int = 0, max_pending: int = 8, timeout: str = "60s") -> ModelQueue:
+    limits = Limits(max_pending=max_pending, timeout=timeout)
+    return ModelQueue("m", "3", Loaded(engine, inline), ModelCounters(), Settings(limits=limits))
 
 
 def submit(
@@ -117,7 +119,7 @@ async def test_a_full_queue_refuses_with_the_number_that_waits(engine: Gated) ->
         submit(to, 3)
 
     assert str(refused.value) == (
-        "model 'm' has 2 requests waiting, its limit; send again later, or raise --max-pending"
+        "model 'm' has 2 requests waiting, its limit; send again later, or raise limits.maxPending"
     )
     engine.gate.set()
     await asyncio.gather(*answers)
@@ -157,7 +159,7 @@ async def test_a_request_that_waited_beyond_its_own_time_limit_never_reaches_the
     result = await second
     assert isinstance(result, DeadlineExceeded)
     assert str(result) == (
-        "model 'm' waited for longer than the time limit of the request (at most 60 s, --inference-timeout-s)"
+        "model 'm' waited for longer than the time limit of the request (at most 60 s, limits.timeout)"
     )
     assert engine.seen == [1]
 
@@ -173,7 +175,7 @@ async def test_an_inference_beyond_its_time_limit_is_interrupted_and_the_next_on
     result = await first
     assert isinstance(result, DeadlineExceeded)
     assert str(result) == (
-        "model 'm' did not answer within the time limit of the request (at most 60 s, --inference-timeout-s)"
+        "model 'm' did not answer within the time limit of the request (at most 60 s, limits.timeout)"
     )
     assert not isinstance(await submit(to, 2)[1], DeadlineExceeded)
 

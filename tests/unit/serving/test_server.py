@@ -69,12 +69,14 @@ def test_an_artifact_that_is_refused_ends_the_process_with_its_reason_as_last_wo
 def test_an_endless_model_is_refused_and_never_ready(tmp_path: Path) -> None:
     endless = onnx_models.endless(tmp_path / "endless.onnx")
 
-    code, _, words = last_words("serve", str(endless), "--inference-timeout-s", "0.5", log=tmp_path / "log")
+    code, _, words = last_words(
+        "serve", str(endless), "--settings", '{"limits": {"timeout": "0.5s"}}', log=tmp_path / "log"
+    )
 
     assert (code, words) == (
         Exit.REFUSED,
         f"{endless} did not end its trial inference within 0.5 s; check the model for an endless loop, "
-        "or raise --inference-timeout-s",
+        "or raise limits.timeout",
     )
 
 
@@ -97,14 +99,14 @@ def test_an_inference_without_end_is_stopped_at_its_limit_and_others_are_served_
     endless = onnx_models.endless(tmp_path / "endless.onnx", always=False)
     body = orjson.dumps({"inputs": [{"name": "go", "datatype": "BOOL", "shape": [], "data": [True]}]})
     found: list[tuple[int, str]] = []
-    with running("serve", str(model), str(endless), "--inference-timeout-s", "3") as server:
+    with running("serve", str(model), str(endless), "--settings", '{"limits": {"timeout": "3s"}}') as server:
         asking = threading.Thread(target=lambda: found.append(server.request("POST", "/v2/models/endless/infer", body)))
         asking.start()
         until(lambda: 'pending_request_count{model="endless",version="1"} 1' in server.get("/metrics")[1], "it runs")
         assert server.request("POST", "/v2/models/digits/infer", REQUEST)[0] == 200
         asking.join(DEADLINE_S)
 
-    message = "model 'endless' did not answer within the time limit of the request (at most 3 s, --inference-timeout-s)"
+    message = "model 'endless' did not answer within the time limit of the request (at most 3 s, limits.timeout)"
     assert found == [(504, json.dumps({"error": message}, separators=(",", ":")))]
 
 

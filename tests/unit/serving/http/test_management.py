@@ -33,7 +33,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         onnx_models.linear(tmp_path / "digits" / number / "model.onnx")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "model.onnx").touch()
-    repository = Repository([tmp_path], None, Metrics(), max_pending=8, limit_s=60)
+    repository = Repository([tmp_path], None, Metrics(), {})
     await repository.start()
     transport = httpx.ASGITransport(management.build(Service(repository)))
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:

@@ -114,7 +114,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     onnx_models.echo(tmp_path / "text.onnx", TensorProto.STRING)
     metrics = Metrics()
     paths = [tmp_path / "m.identity.json", tmp_path / "slow.onnx", tmp_path / "text.onnx"]
-    repository = Repository(paths, None, metrics, max_pending=8, limit_s=60)
+    repository = Repository(paths, None, metrics, {"limits": {"maxPending": 8, "timeout": "60s"}})
     await repository.start()
     plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"})
     listener = HttpListener(plane)

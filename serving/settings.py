@@ -1,0 +1,93 @@
+"""What can be said about one model: how long it may take, how much may wait for it.
+
+Said in three places, the later wins key by key: the defaults here, ``penstock.json`` in the model's folder, and
+what the server's owner gives for all its models (``--settings``, ``PENSTOCK_SETTINGS``)::
+
+    {"limits": {"maxPending": 64, "timeout": "5s"}}
+
+Durations are written as in the Model resource: ``500ms``, ``2s``, ``1m30s``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+
+from serving.errors import ArtifactRefused, InvalidInput
+
+FILE = "penstock.json"
+
+Document = Mapping[str, Any]
+Duration = Annotated[str, msgspec.Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$", max_length=32)]
+_UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Unknown keys are refused: a misspelt limit must not be no limit."""
+
+
+class Limits(_Strict, frozen=True):
+    """What a request may take of a model."""
+
+    max_pending: Annotated[int, msgspec.Meta(ge=1)] = 128
+    """Requests that may wait for one version."""
+    timeout: Duration = "30s"
+    """Longest time from a request's last byte to its answer, and for the trial at start."""
+
+    @property
+    def timeout_s(self) -> float:
+        """``timeout`` in seconds."""
+        return seconds(self.timeout)
+
+
+class Settings(_Strict, frozen=True):
+    """Everything said about one model."""
+
+    limits: Limits = Limits()
+
+
+def seconds(duration: str) -> float:
+    """A duration in seconds."""
+    return sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", duration))
+
+
+def parse(text: str | bytes, source: str) -> Document:
+    """One document, held against what may be said; InvalidInput names ``source``, the key and what is expected."""
+    try:
+        document = orjson.loads(text)
+        msgspec.convert(document, Settings)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"{source} is no JSON: {error}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{source} cannot be taken: {error}") from error
+    found: Document = document
+    return found
+
+
+def of(model_file: Path, owner: Document) -> Settings:
+    """The settings of the model whose artifact is ``model_file``; ArtifactRefused when its own file is wrong."""
+    own: Document = {}
+    file = model_file.parent / FILE
+    try:
+        own = parse(file.read_bytes(), str(file))
+    except FileNotFoundError:
+        pass  # a model need not say anything
+    except InvalidInput as error:
+        raise ArtifactRefused(str(error)) from error
+    except OSError as error:
+        raise ArtifactRefused(f"{file} cannot be read ({error.strerror}); check its permissions") from error
+    return msgspec.convert(merged(own, owner), Settings)
+
+
+def merged(below: Document, above: Document) -> Document:
+    """Both documents; where they say different things about one key, what ``above`` says (RFC 7386 without null)."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result

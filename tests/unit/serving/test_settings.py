@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from serving import settings
+from serving.errors import ArtifactRefused, InvalidInput
+from serving.settings import Limits, Settings
+
+
+def test_a_model_says_less_than_its_server_and_more_than_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "penstock.json").write_text('{"limits": {"maxPending": 7, "timeout": "2s"}}')
+
+    said = settings.of(tmp_path / "model.onnx", {"limits": {"timeout": "500ms"}})
+
+    assert said == Settings(limits=Limits(max_pending=7, timeout="500ms"))
+    assert said.limits.timeout_s == 0.5
+    assert settings.of(tmp_path / "elsewhere" / "model.onnx", {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "S is no JSON: unexpected end of data: line 1 column 2 (char 1)"),
+        ("[]", "S cannot be taken: Expected `object`, got `array`"),
+        ('{"limit": {}}', "S cannot be taken: Object contains unknown field `limit`"),
+        ('{"limits": {"maxPending": 0}}', "S cannot be taken: Expected `int` >= 1 - at `$.limits.maxPending`"),
+        ('{"limits": {"timeout": 5}}', "S cannot be taken: Expected `str`, got `int` - at `$.limits.timeout`"),
+        (
+            '{"limits": {"timeout": "5 s"}}',
+            "S cannot be taken: Expected `str` matching regex '^([0-9]+(\\\\.[0-9]+)?(ms|s|m|h))+$'"
+            " - at `$.limits.timeout`",
+        ),
+    ],
+)
+def test_what_cannot_be_said_is_refused_by_key(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        settings.parse(text, "S")
+
+    assert str(refused.value) == message
+
+
+def test_a_model_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "penstock.json").write_text('{"size": 1}')
+
+    with pytest.raises(ArtifactRefused) as refused:
+        settings.of(tmp_path / "model.onnx", {})
+
+    assert str(refused.value) == f"{tmp_path}/penstock.json cannot be taken: Object contains unknown field `size`"
+
+
+def test_durations_add_up() -> None:
+    assert [settings.seconds(text) for text in ("250ms", "1.5s", "1m30s", "2h")] == [0.25, 1.5, 90.0, 7200.0]
