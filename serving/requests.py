@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from serving.tensors import Tensor
+
+_NO_PARAMETERS: Mapping[str, Any] = {}
 
 
 class Wanted(NamedTuple):
@@ -24,6 +26,12 @@ class Request(NamedTuple):
     """Empty: every output."""
     binary: bool = False
     """Whether outputs that do not say otherwise are answered as binary."""
+    parameters: Mapping[str, Any] = _NO_PARAMETERS
+    """Everything the client sent as the request's parameters, by name."""
+    priority: int = 0
+    """1 is the highest, larger numbers come later; 0: the model's default."""
+    timeout_s: float | None = None
+    """How long the client lets its request wait and run, as one of its parameters says; None: no limit of its own."""
 
 
 class Response(NamedTuple):

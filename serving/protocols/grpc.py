@@ -14,7 +14,7 @@ from serving import tensors
 from serving.contract import GRPC_SERVICE
 from serving.descriptors import Messages
 from serving.errors import InvalidInput, Unsupported
-from serving.protocols import elements
+from serving.protocols import elements, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
@@ -64,7 +64,8 @@ def decode(message: Any) -> Request:
     inputs = []
     for index, item in enumerate(items):
         name, datatype = item.name, item.datatype
-        _no_shared_memory(item, "input")
+        if item.parameters:
+            options.no_shared_memory("input", name, item.parameters)
         shape = tensors.shape(name, item.shape)
         if not raw:
             array = _typed(item, shape)
@@ -73,7 +74,18 @@ def decode(message: Any) -> Request:
                 raise InvalidInput(f"tensor '{name}' has contents beside raw_input_contents, expected one of them")
             array = elements.from_bytes(name, datatype, shape, raw[index])
         inputs.append(Tensor(name, datatype, array))
-    return Request(id=message.id, inputs=inputs, outputs=[_wanted(item) for item in message.outputs], binary=True)
+    wanted = [_wanted(item) for item in message.outputs]
+    if not message.parameters:
+        return Request(message.id, inputs, wanted, True)
+    parameters = {name: _value(name, parameter) for name, parameter in message.parameters.items()}
+    return Request(message.id, inputs, wanted, True, parameters, *options.schedule(parameters))
+
+
+def _value(name: str, parameter: Any) -> Any:
+    choice = parameter.WhichOneof("parameter_choice")
+    if choice is None:
+        raise InvalidInput(f"the parameter {name} has no value, expected one of the fields of InferParameter")
+    return getattr(parameter, choice)
 
 
 def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
@@ -85,15 +97,10 @@ def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
 
 
 def _wanted(item: Any) -> Wanted:
-    _no_shared_memory(item, "output")
+    options.no_shared_memory("output", item.name, item.parameters)
     if "classification" in item.parameters:
         raise Unsupported(f"output '{item.name}' asks for classification, which this server does not have")
     return Wanted(item.name)
-
-
-def _no_shared_memory(item: Any, kind: str) -> None:
-    if "shared_memory_region" in item.parameters:
-        raise Unsupported(f"{kind} '{item.name}' names shared memory, which this server does not have")
 
 
 def encode(response: Response) -> Any:

@@ -13,11 +13,10 @@ import orjson
 
 from serving import tensors
 from serving.errors import InvalidInput, Unsupported
-from serving.protocols import binary, elements
+from serving.protocols import binary, elements, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
-_NO_PARAMETERS: Mapping[str, Any] = {}
 _JSON = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -38,12 +37,11 @@ def decode(body: bytes | bytearray, header_length: int | None = None) -> Request
     identity = document.get("id", "")
     if identity is not None and not isinstance(identity, str):
         raise InvalidInput(f"'id' is {tensors.brief(identity)}, expected text")
-    return Request(
-        id=identity or "",
-        inputs=inputs,
-        outputs=[_wanted(item) for item in outputs or ()],
-        binary=_flag(parameters, "binary_data_output") or False,
-    )
+    wanted = [_wanted(item) for item in outputs or ()]
+    if not parameters:
+        return Request(identity or "", inputs, wanted)
+    binary_output = _flag(parameters, "binary_data_output") or False
+    return Request(identity or "", inputs, wanted, binary_output, parameters, *options.schedule(parameters))
 
 
 def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -85,15 +83,14 @@ def _named(item: Any, kind: str) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise InvalidInput(f"an {kind} is {tensors.brief(item)}, expected an object with a 'name'")
     parameters = _parameters(item)
-    if "shared_memory_region" in parameters:
-        raise Unsupported(f"{kind} '{item['name']}' names shared memory, which this server does not have")
+    options.no_shared_memory(kind, item["name"], parameters)
     return item["name"], parameters
 
 
 def _parameters(item: dict[str, Any]) -> Mapping[str, Any]:
     parameters = item.get("parameters")
     if parameters is None:
-        return _NO_PARAMETERS
+        return options.NONE
     if not isinstance(parameters, dict):
         owner = f"'{item['name']}'" if "name" in item else "the request"
         raise InvalidInput(f"'parameters' of {owner} is {tensors.brief(parameters)}, expected an object")

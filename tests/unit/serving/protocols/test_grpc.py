@@ -124,3 +124,25 @@ def test_whatever_bytes_come_are_decoded_or_refused(body: bytes) -> None:
         grpc.decode(grpc.parse(grpc.InferRequest, body))
     except (InvalidInput, Unsupported):
         return
+
+
+def test_parameters_travel_with_their_request_whatever_their_type() -> None:
+    parameters = {
+        "priority": {"uint64_param": 2},
+        "timeout": {"int64_param": 1500},
+        "sequence_id": {"string_param": "s"},
+        "sequence_start": {"bool_param": True},
+        "temperature": {"double_param": 0.5},
+    }
+
+    request = grpc.decode(message({**FP32, "contents": {"fp32_contents": [1]}}, parameters=parameters))
+
+    assert request.parameters == {
+        "priority": 2, "timeout": 1500, "sequence_id": "s", "sequence_start": True, "temperature": 0.5,
+    }  # fmt: skip
+    assert (request.priority, request.timeout_s) == (2, 0.0015)
+
+
+def test_a_parameter_without_a_value_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^the parameter p has no value, expected one of the fields"):
+        grpc.decode(message({**FP32, "contents": {"fp32_contents": [1]}}, parameters={"p": {}}))

@@ -235,3 +235,11 @@ def test_a_body_without_json_needs_a_model_that_leaves_no_question(specs: tuple[
         v2.decode_raw(b"\0" * 16, Signature(specs, ()))
 
     assert str(refused.value) == message
+
+
+def test_parameters_travel_with_their_request() -> None:
+    parameters = {"priority": 2, "timeout": 1500, "sequence_id": "s", "sequence_start": True, "other": {"a": [1]}}
+
+    request = decoded({"parameters": parameters, "inputs": [X]})
+
+    assert (request.parameters, request.priority, request.timeout_s) == (parameters, 2, 0.0015)
