@@ -16,9 +16,11 @@ import grpc as grpcio
 
 from serving import grpc_methods
 from serving.contract import GRPC_SERVICE, STREAM_METHOD
-from serving.errors import PortInUse, ServingError
+from serving.errors import Cancelled, PortInUse, ServingError
+from serving.metrics import ModelCounters
+from serving.observing import Facts
 from serving.protocols import grpc
-from serving.scheduling import Result
+from serving.scheduling import Job, ModelQueue, Result
 from serving.service import Service
 
 _log = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ class GrpcServer:
 
     async def _infer(self, message: Any, context: Any) -> Any:
         try:
-            answer = await self._inferred(message, context.time_remaining())
+            answer = await self._inferred(message, context)
         except ServingError as error:
             await context.abort(_CODES[error.grpc], str(error))
         if self._identity:
@@ -90,40 +92,74 @@ class GrpcServer:
     async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for message in messages:
             try:
-                answer = await self._inferred(message, context.time_remaining())
+                answer = await self._inferred(message, context)
                 yield grpc.StreamInferResponse(infer_response=answer)
             except ServingError as error:
                 yield grpc.StreamInferResponse(
                     error_message=str(error), infer_response=grpc.InferResponse(id=message.id)
                 )
 
-    async def _inferred(self, message: Any, timeout_s: float | None) -> Any:
+    async def _inferred(self, message: Any, context: Any) -> Any:
+        observer = self._service.observer
+        call = _Call(message, context)
         received = time.perf_counter()
-        queue = self._service.models.find(message.model_name, message.model_version)
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        job = None
         try:
-            job = queue.submit(grpc.decode(message), received, timeout_s, lambda r: _settle(answered, r))
+            queue = call.queue = self._service.models.find(message.model_name, message.model_version)
+            timeout_s = context.time_remaining()
+            job = queue.submit(grpc.decode(message), received, timeout_s, lambda *of: _settle(call, answered, *of))
+            call.job = job or call.job
             result = await answered
             if isinstance(result, ServingError):
                 raise result
             begun = time.perf_counter()
-            answer = grpc.encode(result)
+            call.answer = grpc.encode(result)
         except ServingError as error:
-            queue.counters.failed(error.reason)
+            observer.refused(call, call.counters, received, error)
             raise
         except asyncio.CancelledError:
-            if job is not None:
-                job.cancel()
-            queue.counters.failed("CANCELED")
+            if call.job is not None:
+                call.job.cancel()
+            observer.refused(call, call.counters, received, Cancelled("the client went away before its answer"))
             raise
-        ended = time.perf_counter()
-        queue.counters.compute_output_s += ended - begun
-        queue.counters.succeeded(ended - received)
-        return answer
+        observer.answered(call, queue.counters, received, begun)
+        return call.answer
 
 
-def _settle(answered: asyncio.Future[Result], result: Result) -> None:
+class _Call:
+    """An inference on its way, for whoever observes it."""
+
+    __slots__ = ("answer", "context", "job", "message", "queue")
+
+    def __init__(self, message: Any, context: Any) -> None:
+        self.message = message
+        self.context = context
+        self.queue: ModelQueue | None = None
+        self.job: Job | None = None
+        self.answer: Any = None
+
+    @property
+    def counters(self) -> ModelCounters | None:
+        return None if self.queue is None else self.queue.counters
+
+    def facts(self) -> Facts:
+        message, queue = self.message, self.queue
+        return Facts(
+            "grpc",
+            message.model_name if queue is None else queue.name,
+            message.model_version if queue is None else queue.version,
+            message.id,
+            message.ByteSize(),
+            0 if self.answer is None else self.answer.ByteSize(),
+            self.job,
+        )
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.context.invocation_metadata() or () if key == name), None)
+
+
+def _settle(call: _Call, answered: asyncio.Future[Result], job: Job, result: Result) -> None:
+    call.job = job
     if not answered.done():
         answered.set_result(result)
 

@@ -30,7 +30,7 @@ from serving.tensors import Array, Signature, Tensor, TensorSpec
 _log = logging.getLogger(__name__)
 
 Result = Response | ServingError
-Done = Callable[[Result], None]
+Done = Callable[["Job", Result], None]
 
 
 class Job:
@@ -106,7 +106,7 @@ class ModelQueue:
         threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
 
     def submit(self, request: Request, received: float, timeout_s: float | None, done: Done) -> Job | None:
-        """Begins a request; ``done`` gets the answer or the error, on the event loop, perhaps before this returns.
+        """Begins a request; ``done`` gets it and its answer or error, on the event loop, perhaps before this returns.
 
         ``received`` is when its last byte came (``time.perf_counter``), ``timeout_s`` the client's own
         limit. None when it was answered at once; otherwise the job, which can be cancelled.
@@ -202,4 +202,4 @@ class ModelQueue:
             counters.compute_infer_s += job.ended - job.begun
             shape = job.request.inputs[0].array.shape
             counters.inferences += shape[0] if shape else 1
-        job.done(result)
+        job.done(job, result)

@@ -10,6 +10,7 @@ from typing import Any
 
 from serving.errors import Unsupported
 from serving.models import Models, State
+from serving.observing import Observer
 from serving.tensors import TensorSpec
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
@@ -20,8 +21,10 @@ Document = dict[str, Any]
 class Service:
     """A server's models and its own state."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, observer: Observer | None = None) -> None:
         self.models = models
+        self.observer = observer or Observer()
+        """Hears how each inference request ended."""
         self.draining = False
         """Set when the process was told to end: no longer ready, still answering."""
 

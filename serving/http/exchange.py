@@ -18,6 +18,7 @@ from serving import grpc_methods, metrics
 from serving.errors import Cancelled, Overloaded, ServingError, TooLarge
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
+from serving.observing import Facts
 from serving.protocols import binary, grpc, v1, v2
 from serving.requests import Request, Response
 from serving.scheduling import Job, ModelQueue, Result
@@ -32,6 +33,7 @@ OCTETS = b"application/octet-stream"
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n"
 }
+_PROTOCOLS = {Kind.V2_INFER: "v2", Kind.V1_PREDICT: "v1", Kind.GRPC: "grpc"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -51,6 +53,7 @@ class Exchange:
     _parts: bytes | bytearray = b""
     _size = 0
     _held = 0
+    _sent = 0
     _started = False
     _received_at = 0.0
     _problem: ServingError | None = None
@@ -63,6 +66,7 @@ class Exchange:
     _coding: str | None = None
     _grpc_encoding = ""
     _grpc_timeout_s: float | None = None
+    _headers: list[tuple[bytes, bytes]]
 
     def __init__(self, protocol: InferenceProtocol, route: Route, keep_alive: bool, wants_continue: bool) -> None:
         self.keep_alive = keep_alive  # uvicorn
@@ -74,6 +78,7 @@ class Exchange:
 
     def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Takes from the request's headers what matters to it."""
+        self._headers = headers
         try:
             for name, value in headers:
                 if name == b"content-length":
@@ -151,7 +156,7 @@ class Exchange:
         """The client has gone."""
         self.disconnected = True
         self._drop_body()
-        if self._job is not None:
+        if self._job is not None and not self.response_complete:
             self._job.cancel()
 
     # What is done with it
@@ -224,7 +229,8 @@ class Exchange:
         self._request = request
         self._job = self._queue.submit(request, self._received_at, self._grpc_timeout_s, self._inferred)
 
-    def _inferred(self, result: Result) -> None:
+    def _inferred(self, job: Job, result: Result) -> None:
+        self._job = job
         try:
             if isinstance(result, ServingError):
                 raise result
@@ -252,10 +258,8 @@ class Exchange:
             else:
                 data = self._framed(OCTETS, body, b"inference-header-content-length: %d\r\n" % length)
         self._write(200, data)
-        counters = self._queue.counters
-        ended = time.perf_counter()
-        counters.compute_output_s += ended - begun
-        counters.succeeded(ended - self._received_at)
+        self._protocol.plane.service.observer.answered(self, self._queue.counters, self._received_at, begun)
+        self._job = self._request = None  # an idle connection keeps its last exchange, and needs no tensors of it
 
     def _look(self) -> None:
         service, kind = self._protocol.plane.service, self._route.kind
@@ -271,20 +275,42 @@ class Exchange:
             service.models.find(self._route.model, self._route.version)
             self._json(200, {"name": self._route.model, "ready": True})
 
+    # What is told of it
+
+    def facts(self) -> Facts:
+        """What is known of this request."""
+        queue, request = self._queue, self._request
+        return Facts(
+            _PROTOCOLS[self._route.kind],
+            self._route.model if queue is None else queue.name,
+            self._route.version if queue is None else queue.version,
+            "" if request is None else request.id,
+            self._size,
+            self._sent,
+            self._job,
+        )
+
+    def header(self, name: str) -> str | None:
+        """The first header of this lower-case name."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for found, value in self._headers if found == wanted), None)
+
     # What goes out
 
     def _json(self, status: int, document: dict[str, Any]) -> None:
         self._write(status, self._framed(JSON, orjson.dumps(document)))
 
     def _refuse(self, error: ServingError) -> None:
-        if self._queue is not None:
-            self._queue.counters.failed(error.reason)
         if not self.received:
             self.keep_alive = False
         if self._route.kind is Kind.GRPC:
             self._write(200, grpc_wire.refusal(error))
         else:
             self._json(error.http, {"error": str(error)})
+        if self._route.kind in _PROTOCOLS:
+            counters = None if self._queue is None else self._queue.counters
+            self._protocol.plane.service.observer.refused(self, counters, self._received_at, error)
+        self._job = self._request = None
 
     def _framed(self, content_type: bytes, body: bytes, extra: bytes = b"") -> bytes:
         if self._coding is not None and len(body) >= coding.MIN_COMPRESSED:
@@ -295,7 +321,7 @@ class Exchange:
     def _write(self, status: int, rest: bytes) -> None:
         """Sends the answer: ``rest`` is the headers after the common ones, and the body."""
         self._drop_body()
-        self._job = None
+        self._sent = len(rest)
         self.response_complete = True
         protocol = self._protocol
         if self.disconnected or protocol.transport.is_closing():

@@ -72,7 +72,7 @@ def submit(
     to: ModelQueue, value: float, timeout_s: float | None = None, size: int = 1
 ) -> tuple[Job | None, asyncio.Future[Result]]:
     answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    job = to.submit(request(value, size), time.perf_counter(), timeout_s, answered.set_result)
+    job = to.submit(request(value, size), time.perf_counter(), timeout_s, lambda _, result: answered.set_result(result))
     return job, answered
 
 
@@ -194,7 +194,7 @@ async def test_inputs_that_do_not_fit_are_refused_before_they_wait(engine: Gated
     to = queue(engine)
 
     with pytest.raises(InvalidInput):
-        to.submit(Request("", [Tensor("q", "FP32", np.zeros(1, np.float32))]), 0, None, lambda _: None)
+        to.submit(Request("", [Tensor("q", "FP32", np.zeros(1, np.float32))]), 0, None, lambda *_: None)
 
     assert to.counters.pending == 0
 

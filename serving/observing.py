@@ -1,0 +1,77 @@
+"""The one place that hears how each inference request ended, whatever protocol it came by.
+
+It counts, and tells those who listen: log lines, traces, the slowest requests. What a listener wants to know of a
+request is put together only when it asks (``Call``), so a request that interests nobody costs its counting and one
+comparison.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from serving.errors import ServingError
+from serving.metrics import ModelCounters
+
+if TYPE_CHECKING:
+    from serving.scheduling import Job
+
+
+class Facts(NamedTuple):
+    """What is known of a request at its end; never its payload."""
+
+    protocol: str
+    """``v2``, ``v1`` or ``grpc``."""
+    model: str
+    """As the client named it where no model was found."""
+    version: str
+    id: str
+    bytes_in: int
+    bytes_out: int
+    job: Job | None
+    """Its way through the queue; None when it never got there."""
+
+
+class Call(Protocol):
+    """A request, as its protocol keeps it. Times are of ``time.perf_counter``."""
+
+    def facts(self) -> Facts:
+        """What is known of it."""
+
+    def header(self, name: str) -> str | None:
+        """A header or metadata value by its lower-case name; None without one."""
+
+
+class Listener(Protocol):
+    """Told of requests on the event loop, so it must not block."""
+
+    def ended(self, call: Call, received: float, ended: float, error: ServingError | None) -> None:
+        """A request got its answer, or its error."""
+
+
+class Observer:
+    """Counts requests at their end and tells the listeners."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+
+    def answered(self, call: Call, counters: ModelCounters, received: float, computed: float) -> None:
+        """A request was answered; ``computed`` is when the encoding of its answer began."""
+        now = time.perf_counter()
+        counters.compute_output_s += now - computed
+        counters.succeeded(now - received)
+        for listener in self._listeners:
+            listener.ended(call, received, now, None)
+
+    def refused(self, call: Call, counters: ModelCounters | None, received: float, error: ServingError) -> None:
+        """A request got an error; without counters, because it named no model that is served.
+
+        ``received`` is 0 when its body was not awaited.
+        """
+        if counters is not None:
+            counters.failed(error.reason)
+        if self._listeners:
+            now = time.perf_counter()
+            for listener in self._listeners:
+                listener.ended(call, received or now, now, error)
