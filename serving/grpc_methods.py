@@ -61,6 +61,10 @@ async def _model_config(service: Service, message: Any) -> dict[str, Any]:
     return {"config": service.model_config(message.name, message.version)}
 
 
+async def _statistics(service: Service, message: Any) -> dict[str, Any]:
+    return service.statistics(message.name, message.version)
+
+
 async def _index(service: Service, message: Any) -> dict[str, Any]:
     return {"models": service.index(message.ready)}
 
@@ -82,6 +86,7 @@ _HANDLERS: dict[str, Callable[[Service, Any], Awaitable[dict[str, Any]]]] = {
     "ServerMetadata": _server_metadata,
     "ModelMetadata": _model_metadata,
     "ModelConfig": _model_config,
+    "ModelStatistics": _statistics,
     "RepositoryIndex": _index,
     "RepositoryModelLoad": _load,
     "RepositoryModelUnload": _unload,

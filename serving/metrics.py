@@ -16,19 +16,25 @@ BUCKETS_S = (
 )  # fmt: skip
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HISTOGRAM = "penstock_request_duration_seconds"
+_MAX_SIZES = 256
+"""Clients choose how many rows they send; sizes beyond so many different ones are not told apart."""
+_NO_BATCH = (0, 0.0)
 
 
 class ModelCounters:
     """What was counted for one version of one model; durations in seconds."""
 
     __slots__ = (
+        "batches",
         "buckets",
         "compute_infer_s",
         "compute_input_s",
         "compute_output_s",
         "execs",
+        "failure_s",
         "failures",
         "inferences",
+        "last_s",
         "pending",
         "queue_s",
         "request_s",
@@ -38,8 +44,13 @@ class ModelCounters:
     def __init__(self) -> None:
         self.successes = 0
         self.failures: dict[str, int] = {}
+        self.failure_s = 0.0
         self.inferences = 0
         self.execs = 0
+        self.last_s = 0.0
+        """When the engine last answered, by ``time.perf_counter``."""
+        self.batches: dict[int, tuple[int, float]] = {}
+        """Calls of the engine and their time, by the number of rows."""
         self.request_s = 0.0
         self.queue_s = 0.0
         self.compute_input_s = 0.0
@@ -48,14 +59,24 @@ class ModelCounters:
         self.pending = 0
         self.buckets = [0] * (len(BUCKETS_S) + 1)
 
+    def executed(self, rows: int, infer_s: float, ended: float) -> None:
+        """Counts a call of the engine with so many rows, which ended at ``ended``."""
+        self.execs += 1
+        self.inferences += rows
+        self.last_s = ended
+        count, total_s = self.batches.get(rows, _NO_BATCH)
+        if count or len(self.batches) < _MAX_SIZES:
+            self.batches[rows] = (count + 1, total_s + infer_s)
+
     def succeeded(self, request_s: float) -> None:
         """Counts a request answered well, from the receipt of its last byte to its answer."""
         self.successes += 1
         self.request_s += request_s
         self.buckets[bisect_left(BUCKETS_S, request_s)] += 1
 
-    def failed(self, reason: str) -> None:
-        """Counts a request that got an error, by Triton's reason."""
+    def failed(self, reason: str, request_s: float = 0.0) -> None:
+        """Counts a request that got an error, by Triton's reason, and how long it took to it."""
+        self.failure_s += request_s
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
 

@@ -69,9 +69,8 @@ class Observer:
 
         ``received`` is 0 when its body was not awaited.
         """
+        now = time.perf_counter()
         if counters is not None:
-            counters.failed(error.reason)
-        if self._listeners:
-            now = time.perf_counter()
-            for listener in self._listeners:
-                listener.ended(call, received or now, now, error)
+            counters.failed(error.reason, now - (received or now))
+        for listener in self._listeners:
+            listener.ended(call, received or now, now, error)

@@ -92,6 +92,10 @@ class ModelQueue:
         self.counters = counters
         self.signature: Signature = loaded.engine.signature
         self.platform = loaded.engine.platform
+        self.max_batch_size = 0
+        """Most rows of several requests that are given to the engine at once; 0: requests are not joined."""
+        self.max_delay_s = 0.0
+        """How long a request may wait for others to be joined with."""
         self._engine = loaded.engine
         self._inline_elements = loaded.inline_elements
         self._max_pending = settings.limits.max_pending
@@ -197,9 +201,8 @@ class ModelQueue:
     def _finish(self, job: Job, result: Result) -> None:
         counters = self.counters
         if job.ended > job.begun:
-            counters.execs += 1
             counters.queue_s += job.begun - job.submitted
             counters.compute_infer_s += job.ended - job.begun
             shape = job.request.inputs[0].array.shape
-            counters.inferences += shape[0] if shape else 1
+            counters.executed(shape[0] if shape else 1, job.ended - job.begun, job.ended)
         job.done(job, result)

@@ -8,12 +8,20 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
+from serving import statistics
 from serving.errors import Unsupported
 from serving.models import Models, State
 from serving.observing import Observer
 from serving.tensors import TensorSpec
 
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
 
 Document = dict[str, Any]
 
@@ -53,15 +61,31 @@ class Service:
         }
 
     def model_config(self, name: str, version: str) -> Document:
-        """A model's configuration in Triton's form."""
+        """A model's configuration in Triton's form: the rows of a batch are no dimension where requests are joined."""
         queue = self.models.find(name, version)
-        return {
+        joined = queue.max_batch_size > 0
+        config: Document = {
             "name": name,
             "platform": queue.platform,
-            "max_batch_size": 0,
-            "input": [_configured(spec) for spec in queue.signature.inputs],
-            "output": [_configured(spec) for spec in queue.signature.outputs],
+            "backend": queue.platform.split("_")[0],
+            "max_batch_size": queue.max_batch_size,
+            "input": [_configured(spec, joined) for spec in queue.signature.inputs],
+            "output": [_configured(spec, joined) for spec in queue.signature.outputs],
         }
+        if joined:
+            config["dynamic_batching"] = {"max_queue_delay_microseconds": round(queue.max_delay_s * 1e6)}
+        return config
+
+    def statistics(self, name: str, version: str) -> Document:
+        """What was counted since the process started: of one version, of all of a model, or of all models."""
+        if version:
+            queues = [self.models.find(name, version)]
+        else:
+            ready = [entry for entry in self.models.index() if entry.state is State.READY]
+            queues = [self.models.find(entry.name, entry.version) for entry in ready if name in ("", entry.name)]
+            if name and not queues:
+                queues = [self.models.find(name, "")]
+        return {"model_stats": [statistics.of(queue.name, queue.version, queue.counters) for queue in queues]}
 
     def index(self, only_ready: bool) -> list[Document]:
         """The repository index."""
@@ -94,6 +118,6 @@ def _tensor(spec: TensorSpec) -> Document:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _configured(spec: TensorSpec) -> Document:
+def _configured(spec: TensorSpec, joined: bool) -> Document:
     datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape)}
+    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape[1:] if joined else spec.shape)}

@@ -39,6 +39,18 @@ def build(service: Service) -> FastAPI:
     async def models() -> dict[str, Any]:
         return {"models": service.model_names()}
 
+    @app.get("/v2/models/stats", tags=["models"], summary="Statistics of all models in Triton's form")
+    async def statistics() -> dict[str, Any]:
+        return service.statistics("", "")
+
+    @app.get("/v2/models/{model}/stats", tags=["models"], summary="The same of one model, every version")
+    async def model_statistics(model: str) -> dict[str, Any]:
+        return service.statistics(model, "")
+
+    @app.get("/v2/models/{model}/versions/{version}/stats", tags=["models"], summary="The same of one version")
+    async def version_statistics(model: str, version: str) -> dict[str, Any]:
+        return service.statistics(model, version)
+
     @app.get("/v2/models/{model}", tags=["models"], summary="Versions and tensors of a model")
     async def model_metadata(model: str) -> dict[str, Any]:
         return service.model_metadata(model, "")

@@ -11,6 +11,9 @@ from serving.repository import Repository
 from serving.service import Service, version
 from tests.rig import onnx_models
 
+EXTENSIONS = [
+    "binary_tensor_data", "model_configuration", "model_repository", "parameters", "schedule_policy", "statistics",
+]  # fmt: skip
 METADATA = {
     "name": "digits",
     "versions": ["1", "2"],
@@ -21,6 +24,7 @@ METADATA = {
 CONFIG = {
     "name": "digits",
     "platform": "onnxruntime_onnx",
+    "backend": "onnxruntime",
     "max_batch_size": 0,
     "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}],
     "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
@@ -45,7 +49,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     [
         ("/", {"status": "alive"}),
         ("/v2", {"name": "penstock", "version": version(),
-                 "extensions": ["binary_tensor_data", "model_configuration", "model_repository"]}),
+                 "extensions": EXTENSIONS}),
         ("/v2/models", {"models": ["bad", "digits"]}),
         ("/v2/models/digits", METADATA),
         ("/v2/models/digits/versions/2", {**METADATA, "versions": ["2"]}),
@@ -111,3 +115,29 @@ async def test_a_model_that_is_not_ready_says_why(client: httpx.AsyncClient, tmp
 async def test_the_calls_are_documented(client: httpx.AsyncClient) -> None:
     assert (await client.get("/docs")).status_code == 200
     assert "/v2/repository/index" in (await client.get("/openapi.json")).json()["paths"]
+
+
+@pytest.mark.parametrize(
+    ("path", "versions"),
+    [
+        ("/v2/models/stats", ["1", "2"]),
+        ("/v2/models/digits/stats", ["1", "2"]),
+        ("/v2/models/digits/versions/2/stats", ["2"]),
+    ],
+)
+async def test_statistics_are_told_of_every_version_that_is_ready(
+    client: httpx.AsyncClient, path: str, versions: list[str]
+) -> None:
+    stats = (await client.get(path)).json()["model_stats"]
+
+    assert [(entry["name"], entry["version"], entry["execution_count"]) for entry in stats] == [
+        ("digits", version, 0) for version in versions
+    ]
+
+
+async def test_a_model_that_is_not_ready_has_no_statistics(client: httpx.AsyncClient) -> None:
+    answers = [
+        (await client.get(f"/v2/models/{path}/stats")).status_code for path in ("bad", "nope", "digits/versions/9")
+    ]
+
+    assert answers == [503, 404, 404]
