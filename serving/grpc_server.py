@@ -19,7 +19,7 @@ from serving.contract import GRPC_SERVICE, STREAM_METHOD
 from serving.errors import Cancelled, PortInUse, ServingError
 from serving.metrics import ModelCounters
 from serving.observing import Facts
-from serving.protocols import grpc
+from serving.protocols import classification, grpc
 from serving.scheduling import Job, ModelQueue, Result
 from serving.service import Service
 
@@ -106,13 +106,15 @@ class GrpcServer:
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
             queue = call.queue = self._service.models.find(message.model_name, message.model_version)
-            timeout_s = context.time_remaining()
-            job = queue.submit(grpc.decode(message), received, timeout_s, lambda *of: _settle(call, answered, *of))
+            request, timeout_s = grpc.decode(message), context.time_remaining()
+            job = queue.submit(request, received, timeout_s, lambda *of: _settle(call, answered, *of))
             call.job = job or call.job
             result = await answered
             if isinstance(result, ServingError):
                 raise result
             begun = time.perf_counter()
+            if request.outputs:
+                result = classification.answered(result, request, queue.signature)
             call.answer = grpc.encode(result)
         except ServingError as error:
             observer.refused(call, call.counters, received, error)

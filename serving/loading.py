@@ -19,7 +19,8 @@ import numpy as np
 
 from serving.engines import artifact
 from serving.engines.base import Engine, Interrupt
-from serving.errors import ArtifactRefused, ServingError
+from serving.errors import ArtifactRefused, InvalidInput, ServingError
+from serving.settings import Settings
 from serving.tensors import DTYPES, Array, TensorSpec
 
 INLINE_S = 100e-6
@@ -36,11 +37,17 @@ class Loaded:
     """Requests with at most this many input elements may run on the event loop; 0: none."""
 
 
-def load(path: Path, limit_s: float, clock: Callable[[], float] = time.perf_counter) -> Loaded:
-    """Loads and tries an artifact; ArtifactRefused when it cannot be loaded or does not end in ``limit_s``."""
+def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_counter) -> Loaded:
+    """Loads and tries an artifact; ArtifactRefused when it cannot be loaded, does not end within its time limit, or
+    does not have what was said of it.
+    """
     engine = artifact.load(path)
     try:
-        return Loaded(engine, _inline_elements(engine, path, limit_s, clock))
+        engine.signature.labelled(said.labels)
+        return Loaded(engine, _inline_elements(engine, path, said.limits.timeout_s, clock))
+    except InvalidInput as error:
+        engine.close()
+        raise ArtifactRefused(f"{path} does not fit its settings: {error}") from error
     except BaseException:
         engine.close()
         raise

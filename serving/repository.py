@@ -130,7 +130,7 @@ class Repository:
                 found.state, found.reason = State.LOADING, ""
             try:
                 said = settings.of(path, self._owner)
-                loaded = await threads.call(loading.load, path, said.limits.timeout_s)
+                loaded = await threads.call(loading.load, path, said)
             except ServingError as error:
                 problems.append(str(error))
                 found.reason = str(error)

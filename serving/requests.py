@@ -15,6 +15,8 @@ class Wanted(NamedTuple):
 
     name: str
     binary: bool | None = None
+    classes: int = 0
+    """How many classes to answer with instead of the tensor (``protocols.classification``); 0: the tensor."""
 
 
 class Request(NamedTuple):

@@ -90,7 +90,7 @@ class ModelQueue:
         self.name = name
         self.version = version
         self.counters = counters
-        self.signature: Signature = loaded.engine.signature
+        self.signature: Signature = loaded.engine.signature.labelled(settings.labels)
         self.platform = loaded.engine.platform
         self.max_batch_size = 0
         """Most rows of several requests that are given to the engine at once; 0: requests are not joined."""

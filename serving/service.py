@@ -16,6 +16,7 @@ from serving.tensors import TensorSpec
 
 EXTENSIONS = [
     "binary_tensor_data",
+    "classification",
     "model_configuration",
     "model_repository",
     "parameters",

@@ -49,6 +49,8 @@ class Settings(_Strict, frozen=True):
     """Everything said about one model."""
 
     limits: Limits = Limits()
+    labels: dict[str, tuple[str, ...]] = {}
+    """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
 
 
 def seconds(duration: str) -> float:

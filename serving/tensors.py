@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,8 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+    """Names of an output's classes, by their index; Triton's classification extension shows them."""
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of this shape fits."""
@@ -103,6 +105,15 @@ class Signature:
                 f"model '{model}' has no input '{unknown}'; expected: {listed(s.name for s in self.inputs)}"
             )
         return bound
+
+    def labelled(self, labels: Mapping[str, Sequence[str]]) -> Signature:
+        """The same with labels for outputs; InvalidInput names one that there is not."""
+        known = [spec.name for spec in self.outputs]
+        for name in labels:
+            if name not in known:
+                raise InvalidInput(f"labels are given for an output '{name}'; the model has {listed(known)}")
+        outputs = [dataclasses.replace(spec, labels=tuple(labels.get(spec.name, ()))) for spec in self.outputs]
+        return Signature(self.inputs, tuple(outputs))
 
     def wanted(self, model: str, names: Sequence[str]) -> tuple[TensorSpec, ...]:
         """The specs of the outputs asked for, in the order asked; all of them when none is named."""

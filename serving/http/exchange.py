@@ -19,7 +19,7 @@ from serving.errors import Cancelled, Overloaded, ServingError, TooLarge
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
 from serving.observing import Facts
-from serving.protocols import binary, grpc, v1, v2
+from serving.protocols import binary, classification, grpc, v1, v2
 from serving.requests import Request, Response
 from serving.scheduling import Job, ModelQueue, Result
 
@@ -247,6 +247,8 @@ class Exchange:
         assert self._queue is not None
         assert self._request is not None
         begun = time.perf_counter()
+        if self._request.outputs:
+            response = classification.answered(response, self._request, self._queue.signature)
         if self._route.kind is Kind.GRPC:
             data = grpc_wire.answer(grpc.encode(response).SerializeToString())
         elif self._route.kind is Kind.V1_PREDICT:

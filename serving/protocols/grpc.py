@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from serving import tensors
 from serving.contract import GRPC_SERVICE
 from serving.descriptors import Messages
-from serving.errors import InvalidInput, Unsupported
+from serving.errors import InvalidInput
 from serving.protocols import elements, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
@@ -77,8 +77,12 @@ def decode(message: Any) -> Request:
     wanted = [_wanted(item) for item in message.outputs]
     if not message.parameters:
         return Request(message.id, inputs, wanted, True)
-    parameters = {name: _value(name, parameter) for name, parameter in message.parameters.items()}
+    parameters = _parameters(message)
     return Request(message.id, inputs, wanted, True, parameters, *options.schedule(parameters))
+
+
+def _parameters(message: Any) -> dict[str, Any]:
+    return {name: _value(name, parameter) for name, parameter in message.parameters.items()}
 
 
 def _value(name: str, parameter: Any) -> Any:
@@ -97,10 +101,11 @@ def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
 
 
 def _wanted(item: Any) -> Wanted:
-    options.no_shared_memory("output", item.name, item.parameters)
-    if "classification" in item.parameters:
-        raise Unsupported(f"output '{item.name}' asks for classification, which this server does not have")
-    return Wanted(item.name)
+    if not item.parameters:
+        return Wanted(item.name)
+    parameters = _parameters(item)
+    options.no_shared_memory("output", item.name, parameters)
+    return Wanted(item.name, None, options.classes(item.name, parameters))
 
 
 def encode(response: Response) -> Any:

@@ -38,6 +38,17 @@ def schedule(parameters: Mapping[str, Any]) -> Schedule:
     return Schedule(priority, timeout_us / 1e6 if timeout_us else None)
 
 
+def classes(output: str, parameters: Mapping[str, Any]) -> int:
+    """How many classes an output is asked for with the parameter ``classification``; 0: the tensor itself."""
+    given = parameters.get("classification", 0)
+    if type(given) is not int or not 0 <= given < 2**31:
+        raise InvalidInput(
+            f"output '{output}' has the parameter classification {tensors.brief(given)}, "
+            "expected how many classes are wanted"
+        )
+    return given
+
+
 def no_shared_memory(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
     """Unsupported when a tensor's bytes are said to be in shared memory."""
     if "shared_memory_region" in parameters:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from serving import tensors
-from serving.errors import InvalidInput, Unsupported
+from serving.errors import InvalidInput
 from serving.protocols import binary, elements, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
@@ -74,9 +74,9 @@ def _input(item: Any, remaining: binary.Reader) -> Tensor:
 
 def _wanted(item: Any) -> Wanted:
     name, parameters = _named(item, "output")
-    if parameters.get("classification"):
-        raise Unsupported(f"output '{name}' asks for classification, which this server does not have")
-    return Wanted(name, _flag(parameters, "binary_data"))
+    if not parameters:
+        return Wanted(name)
+    return Wanted(name, _flag(parameters, "binary_data"), options.classes(name, parameters))
 
 
 def _named(item: Any, kind: str) -> tuple[str, Mapping[str, Any]]:

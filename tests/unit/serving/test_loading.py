@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 
 from serving import loading
 from serving.errors import ArtifactRefused
+from serving.settings import Limits, Settings
 from tests.rig import onnx_models
 
 
@@ -13,7 +14,7 @@ def test_a_model_that_never_ends_is_refused_before_anybody_can_ask_it(tmp_path: 
     path = onnx_models.endless(tmp_path / "m.onnx")
 
     with pytest.raises(ArtifactRefused) as refused:
-        loading.load(path, limit_s=0.2)
+        loading.load(path, Settings(limits=Limits(timeout="200ms")))
 
     assert str(refused.value) == (
         f"{path} did not end its trial inference within 0.2 s; check the model for an endless loop, "
@@ -22,7 +23,7 @@ def test_a_model_that_never_ends_is_refused_before_anybody_can_ask_it(tmp_path: 
 
 
 def test_a_model_whose_time_depends_on_its_inputs_never_runs_on_the_event_loop(tmp_path: Path) -> None:
-    loaded = loading.load(onnx_models.endless(tmp_path / "m.onnx", always=False), limit_s=30)
+    loaded = loading.load(onnx_models.endless(tmp_path / "m.onnx", always=False), Settings())
 
     assert loaded.inline_elements == 0
 
@@ -38,7 +39,7 @@ def test_a_quick_model_may_run_on_the_event_loop_for_inputs_not_much_larger_than
     path.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}')
     readings = itertools.count()
 
-    loaded = loading.load(path, limit_s=30, clock=lambda: next(readings) * took_s)
+    loaded = loading.load(path, Settings(), clock=lambda: next(readings) * took_s)
 
     assert loaded.inline_elements == elements
 
@@ -55,4 +56,15 @@ def test_a_model_that_does_not_like_zeros_is_loaded_all_the_same(tmp_path: Path)
         ),
     )
 
-    assert loading.load(path, limit_s=30).inline_elements == 0
+    assert loading.load(path, Settings()).inline_elements == 0
+
+
+def test_labels_for_an_output_that_there_is_not_are_refused(tmp_path: Path) -> None:
+    path = onnx_models.linear(tmp_path / "m.onnx")
+
+    with pytest.raises(ArtifactRefused) as refused:
+        loading.load(path, Settings(labels={"z": ("a",)}))
+
+    assert (
+        str(refused.value) == f"{path} does not fit its settings: labels are given for an output 'z'; the model has 'y'"
+    )

@@ -50,3 +50,10 @@ def test_a_model_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 def test_durations_add_up() -> None:
     assert [settings.seconds(text) for text in ("250ms", "1.5s", "1m30s", "2h")] == [0.25, 1.5, 90.0, 7200.0]
+
+
+def test_labels_are_lists_by_output(tmp_path: Path) -> None:
+    assert settings.of(tmp_path / "m.onnx", {"labels": {"y": ["a", "b"]}}).labels == {"y": ("a", "b")}
+    with pytest.raises(InvalidInput) as refused:
+        settings.parse('{"labels": {"y": "ab"}}', "S")
+    assert str(refused.value) == "S cannot be taken: Expected `array`, got `str` - at `$.labels[...]`"

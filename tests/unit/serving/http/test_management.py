@@ -12,7 +12,8 @@ from serving.service import Service, version
 from tests.rig import onnx_models
 
 EXTENSIONS = [
-    "binary_tensor_data", "model_configuration", "model_repository", "parameters", "schedule_policy", "statistics",
+    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters",
+    "schedule_policy", "statistics",
 ]  # fmt: skip
 METADATA = {
     "name": "digits",

@@ -575,3 +575,17 @@ async def test_a_server_that_ends_answers_what_it_has_and_closes_each_connection
     await ending
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", served.port)
+
+
+async def test_an_output_is_answered_as_classes_over_rest_and_grpc(served: Served) -> None:
+    client = await served.client()
+
+    client.send(infer({**REQUEST, "outputs": [{"name": "x", "parameters": {"classification": 1}}]}))
+
+    outputs = (await client.answer()).json["outputs"]
+    assert outputs == [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["2.000000:1"]}]
+    asked = {"name": "x", "parameters": {"classification": {"int64_param": 2}}}
+    client.send(call("ModelInfer", grpc_request(outputs=[asked])))
+    message = grpc.InferResponse.FromString((await client.answer()).body[5:])
+    assert (message.outputs[0].datatype, list(message.outputs[0].shape)) == ("BYTES", [2])
+    assert message.raw_output_contents[0] == b"\x0a\0\0\0002.000000:1\x0a\0\0\0001.000000:0"

@@ -52,9 +52,10 @@ def test_raw_contents_become_the_tensors_they_were(tensors: list[Tensor]) -> Non
 def test_outputs_asked_for_are_taken_over() -> None:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1], "contents": {"fp32_contents": [1]}}
 
-    request = grpc.decode(message(tensor, id="7", outputs=[{"name": "y"}]))
+    classes = {"name": "z", "parameters": {"classification": {"int64_param": 3}}}
+    request = grpc.decode(message(tensor, id="7", outputs=[{"name": "y"}, classes]))
 
-    assert (request.id, request.outputs) == ("7", [Wanted("y")])
+    assert (request.id, request.outputs) == ("7", [Wanted("y"), Wanted("z", None, 3)])
 
 
 FP32 = {"name": "x", "datatype": "FP32", "shape": [1]}

@@ -29,6 +29,16 @@ def test_a_priority_or_timeout_that_is_no_number_is_refused(name: str, value: An
         options.schedule({name: value})
 
 
+@pytest.mark.parametrize("value", [-1, 2**31, 1.0, True, "3", None])
+def test_a_classification_that_is_no_number_of_classes_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        options.classes("y", {"classification": value})
+
+    assert str(refused.value) == (
+        f"output 'y' has the parameter classification {value!r}, expected how many classes are wanted"
+    )
+
+
 def test_shared_memory_is_told_to_be_missing() -> None:
     with pytest.raises(Unsupported, match=r"^input 'x' names shared memory, which this server does not have$"):
         options.no_shared_memory("input", "x", {"shared_memory_region": "r"})

@@ -91,24 +91,29 @@ def test_text_that_is_no_json_is_refused_with_the_place() -> None:
     assert str(refused.value) == "the request is no JSON: unexpected end of data: line 1 column 13 (char 12)"
 
 
-@pytest.mark.parametrize(
-    ("parameters", "outputs", "message"),
-    [
-        ({"shared_memory_region": "r"}, [], "input 'x' names shared memory, which this server does not have"),
-        (
-            {},
-            [{"name": "y", "parameters": {"classification": 3}}],
-            "output 'y' asks for classification, which this server does not have",
-        ),
-    ],
-)
-def test_what_this_server_does_not_have_is_said_rather_than_ignored(
-    parameters: dict[str, Any], outputs: list[Any], message: str
-) -> None:
-    with pytest.raises(Unsupported) as refused:
-        decoded({"inputs": [{**X, "parameters": parameters}], "outputs": outputs})
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_what_this_server_does_not_have_is_said_rather_than_ignored(place: str) -> None:
+    named = {**X, "parameters": {"shared_memory_region": "r"}}
 
-    assert str(refused.value) == message
+    with pytest.raises(Unsupported) as refused:
+        decoded({"inputs": [X], **{place: [named]}})
+
+    assert str(refused.value) == f"{place[:-1]} 'x' names shared memory, which this server does not have"
+
+
+def test_outputs_are_asked_for_with_their_form_and_their_classes() -> None:
+    request = decoded(
+        {
+            "inputs": [X],
+            "outputs": [
+                {"name": "a", "parameters": {"classification": 3, "binary_data": True}},
+                {"name": "b", "parameters": {"other": 1}},
+                {"name": "c"},
+            ],
+        }
+    )
+
+    assert request.outputs == [Wanted("a", True, 3), Wanted("b"), Wanted("c")]
 
 
 def test_an_answer_is_json_unless_asked_for_as_binary() -> None:
