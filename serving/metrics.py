@@ -1,24 +1,36 @@
 """Counters of served models, and their Prometheus text with Triton's names.
 
-Plain integers, written by the event loop alone: a request costs a few additions. The latency
-histogram (``penstock_request_duration_seconds``) is what the operator's analysis reads.
+Plain integers, written by the event loop alone: a request costs a few additions. What they are called and how they
+are shown is said once (``Metrics.families``), for the text and for whoever exports them. The latency histogram
+(``penstock_request_duration_seconds``) is what the operator's analysis reads.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
-from serving import contract
+from serving import contract, process
 
 BUCKETS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HISTOGRAM = "penstock_request_duration_seconds"
+BATCH_HISTOGRAM = "penstock_batch_size"
+MAX_VERSIONS = 1000
+"""Model versions counted by name; every further one is counted under ``OTHER``, so that versions which come and go
+for a year make no scrape of a hundred megabytes."""
+OTHER = "other"
 _MAX_SIZES = 256
 """Clients choose how many rows they send; sizes beyond so many different ones are not told apart."""
 _NO_BATCH = (0, 0.0)
+_REASONS = ("BACKEND", "CANCELED", "OTHER", "REJECTED")
+_T = TypeVar("_T")
 
 
 class ModelCounters:
@@ -35,6 +47,7 @@ class ModelCounters:
         "failures",
         "inferences",
         "last_s",
+        "notable_s",
         "pending",
         "queue_s",
         "request_s",
@@ -58,6 +71,8 @@ class ModelCounters:
         self.compute_output_s = 0.0
         self.pending = 0
         self.buckets = [0] * (len(BUCKETS_S) + 1)
+        self.notable_s = 0.0
+        """An answer that took longer is told to whoever observes requests."""
 
     def executed(self, rows: int, infer_s: float, ended: float) -> None:
         """Counts a call of the engine with so many rows, which ended at ``ended``."""
@@ -80,49 +95,109 @@ class ModelCounters:
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
 
+Labels = tuple[tuple[str, str], ...]
+
+
+class Distribution(NamedTuple):
+    """Values of a histogram: how many up to each limit and beyond the last, not cumulated, and their sum."""
+
+    limits: Sequence[float]
+    counts: Sequence[int]
+    sum: float
+
+
+class Family(NamedTuple):
+    """One metric: its name, its kind (``counter``, ``gauge`` or ``histogram``), and how it is read."""
+
+    name: str
+    kind: str
+    explanation: str
+    read: Callable[[], Iterable[tuple[Labels, float | Distribution]]]
+
+
 class Metrics:
-    """The counters of every model version this process has served since it started."""
+    """The counters of every model version this process has served since it started, and of the process itself."""
 
     def __init__(self) -> None:
         self._counters: dict[tuple[str, str], ModelCounters] = {}
 
     def of(self, model: str, version: str) -> ModelCounters:
         """The counters of a version; they outlive its reloads."""
+        if len(self._counters) >= MAX_VERSIONS and (model, version) not in self._counters:
+            model = version = OTHER
         return self._counters.setdefault((model, version), ModelCounters())
 
+    def families(self) -> list[Family]:
+        """Every metric there is. Reading one is safe from any thread."""
+        return [
+            *(
+                Family(name, kind, explanation, functools.partial(self._each, value))
+                for name, kind, explanation, value in _SIMPLE
+            ),
+            Family(contract.METRIC_FAILURE, "counter", "Requests that got an error", self._failures),
+            Family(
+                HISTOGRAM,
+                "histogram",
+                "Time from a request's last byte to its answer",
+                lambda: self._each(lambda c: Distribution(BUCKETS_S, list(c.buckets), c.request_s)),
+            ),
+            Family(BATCH_HISTOGRAM, "histogram", "Rows that the engine was given at once", lambda: self._each(_sizes)),
+            *(
+                Family(name, kind, explanation, functools.partial(_one, value))
+                for name, kind, explanation, value in process.METRICS
+            ),
+        ]
+
     def text(self) -> str:
-        """All counters in Prometheus' text format."""
+        """All of them in Prometheus' text format."""
         lines: list[str] = []
-        for name, kind, explanation, value in _SIMPLE:
-            lines += _head(name, kind, explanation)
-            lines += (f"{name}{{{labels}}} {value(counters):.15g}" for labels, counters in self._labelled())
-        lines += _head(contract.METRIC_FAILURE, "counter", "Requests that got an error")
-        for labels, counters in self._labelled():
-            for reason in sorted({"REJECTED", "CANCELED", "BACKEND", "OTHER", *counters.failures}):
-                count = counters.failures.get(reason, 0)
-                lines.append(f'{contract.METRIC_FAILURE}{{{labels},reason="{reason}"}} {count}')
-        lines += _head(HISTOGRAM, "histogram", "Time from a request's last byte to its answer")
-        for labels, counters in self._labelled():
-            lines += _histogram(labels, counters)
+        for family in self.families():
+            lines += [f"# HELP {family.name} {family.explanation}", f"# TYPE {family.name} {family.kind}"]
+            for labels, value in family.read():
+                if isinstance(value, Distribution):
+                    lines += _histogram(family.name, labels, value)
+                else:
+                    lines.append(f"{family.name}{_text(labels)} {value:.15g}")
         return "\n".join(lines) + "\n"
 
-    def _labelled(self) -> Iterable[tuple[str, ModelCounters]]:
-        for (model, version), counters in sorted(self._counters.items()):
-            yield f'model="{model}",version="{version}"', counters
+    def _each(self, value: Callable[[ModelCounters], _T]) -> list[tuple[Labels, _T]]:
+        return [
+            ((("model", model), ("version", version)), value(counters))
+            for (model, version), counters in sorted(self._counters.items())
+        ]
+
+    def _failures(self) -> Iterable[tuple[Labels, float]]:
+        for labels, failures in self._each(lambda c: dict(c.failures)):
+            for reason in sorted({*_REASONS, *failures}):
+                yield (*labels, ("reason", reason)), failures.get(reason, 0)
 
 
-def _head(name: str, kind: str, explanation: str) -> list[str]:
-    return [f"# HELP {name} {explanation}", f"# TYPE {name} {kind}"]
+def _one(value: Callable[[], float]) -> list[tuple[Labels, float]]:
+    return [((), value())]
 
 
-def _histogram(labels: str, counters: ModelCounters) -> list[str]:
-    lines, total = [], 0
-    for limit, count in zip((*BUCKETS_S, "+Inf"), counters.buckets, strict=True):
-        total += count
-        lines.append(f'{HISTOGRAM}_bucket{{{labels},le="{limit}"}} {total}')
-    lines.append(f"{HISTOGRAM}_sum{{{labels}}} {counters.request_s:.15g}")
-    lines.append(f"{HISTOGRAM}_count{{{labels}}} {total}")
-    return lines
+def _text(labels: Labels) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels) + "}" if labels else ""
+
+
+def _histogram(name: str, labels: Labels, value: Distribution) -> list[str]:
+    totals = list(itertools.accumulate(value.counts))
+    return [
+        *(
+            f"{name}_bucket{_text((*labels, ('le', str(limit))))} {total}"
+            for limit, total in zip((*value.limits, "+Inf"), totals, strict=True)
+        ),
+        f"{name}_sum{_text(labels)} {value.sum:.15g}",
+        f"{name}_count{_text(labels)} {totals[-1]}",
+    ]
+
+
+def _sizes(counters: ModelCounters) -> Distribution:
+    counts = [0] * (len(BATCH_SIZES) + 1)
+    for rows, (count, _) in list(counters.batches.items()):
+        counts[bisect_left(BATCH_SIZES, rows)] += count
+    counts[-1] += counters.execs - sum(counts)  # of sizes that are not told apart
+    return Distribution(BATCH_SIZES, counts, counters.inferences)
 
 
 _SIMPLE: tuple[tuple[str, str, str, Callable[[ModelCounters], float]], ...] = (

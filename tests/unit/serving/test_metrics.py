@@ -1,4 +1,6 @@
-from serving.metrics import Metrics
+import time
+
+from serving.metrics import MAX_VERSIONS, Metrics
 
 EXPECTED = """\
 # HELP nv_inference_request_success Requests answered well
@@ -54,6 +56,20 @@ penstock_request_duration_seconds_bucket{model="digits",version="1",le="30.0"} 2
 penstock_request_duration_seconds_bucket{model="digits",version="1",le="+Inf"} 2
 penstock_request_duration_seconds_sum{model="digits",version="1"} 0.503
 penstock_request_duration_seconds_count{model="digits",version="1"} 2
+# HELP penstock_batch_size Rows that the engine was given at once
+# TYPE penstock_batch_size histogram
+penstock_batch_size_bucket{model="digits",version="1",le="1"} 0
+penstock_batch_size_bucket{model="digits",version="1",le="2"} 1
+penstock_batch_size_bucket{model="digits",version="1",le="4"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="8"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="16"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="32"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="64"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="128"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="256"} 2
+penstock_batch_size_bucket{model="digits",version="1",le="+Inf"} 2
+penstock_batch_size_sum{model="digits",version="1"} 5
+penstock_batch_size_count{model="digits",version="1"} 2
 """
 
 
@@ -63,9 +79,14 @@ def test_the_text_has_tritons_names_and_a_histogram_of_our_own() -> None:
     counters.succeeded(0.003)
     counters.succeeded(0.5)
     counters.failed("OTHER")
-    counters.inferences, counters.execs, counters.pending, counters.queue_s = 5, 2, 1, 0.0015
+    counters.executed(2, 0, 0)
+    counters.executed(3, 0, 0)
+    counters.pending, counters.queue_s = 1, 0.0015
 
-    assert metrics.text() == EXPECTED
+    text = metrics.text()
+
+    assert text[: len(EXPECTED)] == EXPECTED
+    assert text[len(EXPECTED) :].startswith("# HELP process_cpu_seconds_total ")
 
 
 def test_the_counters_of_a_version_outlive_its_reloads() -> None:
@@ -73,3 +94,34 @@ def test_the_counters_of_a_version_outlive_its_reloads() -> None:
 
     assert metrics.of("digits", "1") is metrics.of("digits", "1")
     assert metrics.of("digits", "1") is not metrics.of("digits", "2")
+
+
+def test_versions_beyond_what_a_scrape_can_hold_are_counted_together() -> None:
+    metrics = Metrics()
+    for version in range(MAX_VERSIONS):
+        metrics.of("m", str(version)).succeeded(1)
+
+    for version in range(5):
+        metrics.of("m", f"new-{version}").succeeded(1)
+
+    assert metrics.of("m", "7").successes == 1
+    assert metrics.of("m", "new-0") is metrics.of("other", "other")
+    assert 'nv_inference_request_success{model="other",version="other"} 5\n' in metrics.text()
+
+
+def test_what_the_process_uses_is_shown_under_prometheus_own_names() -> None:
+    lines = [line.split() for line in Metrics().text().splitlines() if line.startswith("process_")]
+    values = {name: float(value) for name, value in lines}
+
+    assert list(values) == [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+    ]
+    assert values["process_cpu_seconds_total"] > 0
+    assert 2**20 < values["process_resident_memory_bytes"] <= values["process_virtual_memory_bytes"]
+    assert 0 < values["process_open_fds"] <= values["process_max_fds"]
+    assert 0 < time.time() - values["process_start_time_seconds"] < 86400
