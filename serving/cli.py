@@ -96,6 +96,8 @@ def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> argpa
                            help="how long to go on accepting after SIGTERM (default: %(default)g)")  # fmt: skip
     limits.add_argument("--max-request-bytes", type=_positive, default=64 * 2**20, metavar="BYTES",
                         help="largest request, packed or unpacked (default: %(default)s)")  # fmt: skip
+    limits.add_argument("--max-requests", type=_positive, default=1024, metavar="N",
+                        help="requests of all models that may wait or be computed (default: %(default)s)")  # fmt: skip
     return listening
 
 
@@ -130,7 +132,11 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
         host=options.host,
         http_port=options.http_port,
         grpc_port=grpc_port,
-        limits=Limits(max_request_bytes=options.max_request_bytes, max_held_bytes=4 * options.max_request_bytes),
+        limits=Limits(
+            max_request_bytes=options.max_request_bytes,
+            max_held_bytes=4 * options.max_request_bytes,
+            max_requests=options.max_requests,
+        ),
         settle_s=options.settle_s,
         identity={name: value for name, value in headers.items() if value},
     )

@@ -8,7 +8,7 @@
     ├── UnknownModel            404  NOT_FOUND
     ├── Unsupported             501  UNIMPLEMENTED
     ├── NotReady                503  UNAVAILABLE
-    ├── Overloaded              503  RESOURCE_EXHAUSTED
+    ├── Overloaded              503  UNAVAILABLE
     ├── DeadlineExceeded        504  DEADLINE_EXCEEDED
     ├── Cancelled               499  CANCELLED
     ├── InferenceFailed         500  INTERNAL
@@ -50,6 +50,8 @@ class ServingError(Exception):
     exit: ClassVar[Exit] = Exit.FAILED
     reason: ClassVar[str] = "BACKEND"
     """Triton's label for the failure counter: REJECTED, CANCELED, BACKEND or OTHER."""
+    retry_after_s: float | None = None
+    """When the same request may fare better: what ``Retry-After`` says, rounded up; None where time changes nothing."""
 
 
 class InvalidInput(ServingError):
@@ -96,11 +98,15 @@ class NotReady(ServingError):
 
 
 class Overloaded(ServingError):
-    """The queue is full; the request was not begun and may be sent again."""
+    """There is more work than can be done; the request was not begun and may be sent again, here or elsewhere."""
 
     http = 503
-    grpc = GrpcCode.RESOURCE_EXHAUSTED
+    grpc = GrpcCode.UNAVAILABLE
     reason = "REJECTED"
+
+    def __init__(self, text: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(ServingError):

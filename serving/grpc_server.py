@@ -20,7 +20,7 @@ from serving.errors import Cancelled, PortInUse, ServingError
 from serving.metrics import ModelCounters
 from serving.observing import Facts
 from serving.protocols import classification, grpc
-from serving.scheduling import Job, ModelQueue, Result
+from serving.scheduling import Admission, Job, ModelQueue, Result
 from serving.service import Service
 
 _log = logging.getLogger(__name__)
@@ -30,9 +30,12 @@ _CODES = {code.value[0]: code for code in grpcio.StatusCode}
 class GrpcServer:
     """The gRPC port of a server process."""
 
-    def __init__(self, service: Service, max_message_bytes: int, identity: dict[str, str]) -> None:
+    def __init__(
+        self, service: Service, max_message_bytes: int, identity: dict[str, str], admission: Admission
+    ) -> None:
         self._service = service
         self._identity = tuple(identity.items())
+        self._admission = admission
         self._server = grpcio.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -103,8 +106,13 @@ class GrpcServer:
         observer = self._service.observer
         call = _Call(message, context)
         received = time.perf_counter()
+        held_bytes = 0
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
+            size_bytes = message.ByteSize()
+            if (refused := self._admission.hold(size_bytes)) is not None:
+                raise refused
+            held_bytes = size_bytes
             queue = call.queue = self._service.models.find(message.model_name, message.model_version)
             request, timeout_s = grpc.decode(message), context.time_remaining()
             job = queue.submit(request, received, timeout_s, lambda *of: _settle(call, answered, *of))
@@ -124,6 +132,8 @@ class GrpcServer:
                 call.job.cancel()
             observer.refused(call, call.counters, received, Cancelled("the client went away before its answer"))
             raise
+        finally:
+            self._admission.bytes -= held_bytes
         observer.answered(call, queue.counters, received, begun)
         return call.answer
 

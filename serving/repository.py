@@ -16,7 +16,7 @@ from serving.discovery import Found
 from serving.errors import ArtifactRefused, NotReady, ServingError, UnknownModel
 from serving.metrics import Metrics
 from serving.models import Entry, State
-from serving.scheduling import ModelQueue
+from serving.scheduling import Admission, ModelQueue
 
 
 @dataclasses.dataclass
@@ -30,11 +30,19 @@ class _Version:
 class Repository:
     """Models loaded from disk. All methods are for the event loop's thread."""
 
-    def __init__(self, paths: Sequence[Path], name: str | None, metrics: Metrics, owner: settings.Document) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        name: str | None,
+        metrics: Metrics,
+        owner: settings.Document,
+        admission: Admission,
+    ) -> None:
         self._paths = paths
         self._name = name
         self._metrics = metrics
         self._owner = owner
+        self._admission = admission
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -140,7 +148,7 @@ class Repository:
             counters = self._metrics.of(model.name, version)
             if found.queue is not None:
                 replaced.append(found.queue)
-            found.queue = ModelQueue(model.name, version, loaded, counters, said)
+            found.queue = ModelQueue(model.name, version, loaded, counters, said, self._admission)
             self._live.add(found.queue)
             found.state, found.reason = State.READY, ""
         if not problems:

@@ -38,6 +38,7 @@ from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.repository import Repository
+from serving.scheduling import Admission
 from serving.service import Service
 
 _log = logging.getLogger(__name__)
@@ -72,9 +73,9 @@ def serve(listen: Listen, serving: Serving) -> Exit:
     """Runs the model server until it is told to end; ServingError when it cannot serve."""
 
     async def main() -> None:
-        metrics = Metrics()
-        repository = Repository(serving.paths, serving.name, metrics, serving.settings)
-        await _run(listen, repository, metrics)
+        metrics, admission = Metrics(), _admission(listen)
+        repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission)
+        await _run(listen, repository, metrics, admission)
 
     return _on_uvloop(main)
 
@@ -83,7 +84,7 @@ def serve_catalog(listen: Listen, index: Path) -> Exit:
     """Runs a server that knows models by name only, until it is told to end."""
 
     async def main() -> None:
-        await _run(listen, Catalog(index), Metrics())
+        await _run(listen, Catalog(index), Metrics(), _admission(listen))
 
     return _on_uvloop(main)
 
@@ -94,9 +95,13 @@ def _on_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> Exit:
     return Exit.OK
 
 
-async def _run(listen: Listen, models: Models, metrics: Metrics) -> None:
+def _admission(listen: Listen) -> Admission:
+    return Admission(listen.limits.max_requests, listen.limits.max_held_bytes)
+
+
+async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admission) -> None:
     service = Service(models)
-    plane = DataPlane(service, metrics, listen.limits, listen.identity)
+    plane = DataPlane(service, metrics, listen.limits, listen.identity, admission)
     ending = _signals()
     http = HttpListener(plane)
     grpc_server = None
@@ -104,7 +109,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics) -> None:
     if listen.grpc_port is not None:
         from serving.grpc_server import GrpcServer
 
-        grpc_server = GrpcServer(service, listen.limits.max_request_bytes, listen.identity)
+        grpc_server = GrpcServer(service, listen.limits.max_request_bytes, listen.identity, admission)
         ports["grpc_port"] = grpc_server.bind(listen.host, listen.grpc_port)
     _log.info("took ports %s; loading", ", ".join(str(port) for port in ports.values()))
     ticking = asyncio.ensure_future(_tick(http, models))

@@ -35,7 +35,9 @@ class Limits(_Strict, frozen=True):
     """What a request may take of a model."""
 
     max_pending: Annotated[int, msgspec.Meta(ge=1)] = 128
-    """Requests that may wait for one version."""
+    """Requests that one version may have, waiting or in the engine."""
+    max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 2**20
+    """Bytes of their tensors. One request is taken whatever its size."""
     timeout: Duration = "30s"
     """Longest time from a request's last byte to its answer, and for the trial at start."""
 

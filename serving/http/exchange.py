@@ -125,16 +125,15 @@ class Exchange:
             )
 
     def _hold(self) -> None:
-        plane = self._protocol.plane
-        plane.held_bytes += self._size - self._held
+        admission = self._protocol.plane.admission
+        if (refused := admission.hold(self._size - self._held)) is not None:
+            raise refused
         self._held = self._size
-        if plane.held_bytes > plane.limits.max_held_bytes:
-            raise Overloaded("the server holds as many bytes of unanswered requests as it may; send again later")
 
     def _drop_body(self) -> None:
         self._parts = b""
         if self._held:
-            self._protocol.plane.held_bytes -= self._held
+            self._protocol.plane.admission.bytes -= self._held
             self._held = 0
 
     def complete(self) -> None:

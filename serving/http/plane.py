@@ -9,6 +9,7 @@ from typing import Protocol
 
 from serving.http.routes import Routes
 from serving.metrics import Metrics
+from serving.scheduling import Admission
 from serving.service import Service
 
 
@@ -19,6 +20,8 @@ class Limits:
     max_request_bytes: int = 64 * 2**20
     max_held_bytes: int = 4 * 64 * 2**20
     """Bodies of all unanswered requests together."""
+    max_requests: int = 1024
+    """Requests of all models that wait or are computed."""
     header_s: float = 10.0
     """From the first byte of a request, or from the connection, to the end of its headers."""
     body_grace_s: float = 10.0
@@ -52,13 +55,15 @@ class Connection(Protocol):
 class DataPlane:
     """Shared by the connections of one HTTP server."""
 
-    def __init__(self, service: Service, metrics: Metrics, limits: Limits, identity: dict[str, str]) -> None:
+    def __init__(
+        self, service: Service, metrics: Metrics, limits: Limits, identity: dict[str, str], admission: Admission
+    ) -> None:
         self.service = service
         self.metrics = metrics
         self.limits = limits
         self.routes = Routes()
         self.connections: set[Connection] = set()
-        self.held_bytes = 0
+        self.admission = admission
         self._identity = "".join(f"{name}: {value}\r\n" for name, value in identity.items()).encode()
         self.common_headers = b""
         self.refresh_date()

@@ -14,6 +14,7 @@ from serving.grpc_server import GrpcServer
 from serving.metrics import Metrics
 from serving.protocols import grpc
 from serving.repository import Repository
+from serving.scheduling import Admission
 from serving.service import Service
 from tests.rig import onnx_models
 
@@ -47,9 +48,10 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         None,
         metrics,
         {"limits": {"maxPending": 8, "timeout": "60s"}},
+        admission := Admission(100, 10**9),
     )
     await repository.start()
-    server = GrpcServer(Service(repository), 100_000, {"penstock-revision": "r1"})
+    server = GrpcServer(Service(repository), 100_000, {"penstock-revision": "r1"}, admission)
     port = server.bind("127.0.0.1", 0)
     await server.start()
     async with grpcio.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -21,6 +21,7 @@ from serving.metrics import Metrics
 from serving.observing import Call, Facts, Observer
 from serving.protocols import grpc
 from serving.repository import Repository
+from serving.scheduling import Admission
 from serving.service import Service
 from tests.rig import onnx_models
 
@@ -77,13 +78,14 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
     onnx_models.endless(tmp_path / "slow.onnx", always=False)
     metrics, heard = Metrics(), Heard()
-    repository = Repository([tmp_path / "m.identity.json", tmp_path / "slow.onnx"], None, metrics, {})
+    admission = Admission(100, 10**9)
+    repository = Repository([tmp_path / "m.identity.json", tmp_path / "slow.onnx"], None, metrics, {}, admission)
     await repository.start()
     service = Service(repository, Observer([heard]))
-    listener = HttpListener(DataPlane(service, metrics, Limits(), {}))
+    listener = HttpListener(DataPlane(service, metrics, Limits(), {}, admission))
     http_port = await listener.bind("127.0.0.1", 0)
     await listener.listen()
-    server = GrpcServer(service, 100_000, {})
+    server = GrpcServer(service, 100_000, {}, admission)
     grpc_port = server.bind("127.0.0.1", 0)
     await server.start()
     async with grpcio.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:

@@ -7,13 +7,14 @@ from serving.errors import ArtifactRefused, NotReady, UnknownModel
 from serving.metrics import Metrics
 from serving.models import Entry, State
 from serving.repository import Repository
+from serving.scheduling import Admission
 from tests.rig import onnx_models
 
 READY = State.READY
 
 
 def models(*paths: Path, name: str | None = None) -> Repository:
-    return Repository(paths, name, Metrics(), {})
+    return Repository(paths, name, Metrics(), {}, Admission(100, 10**9))
 
 
 def answer(of: Repository, name: str, version: str = "") -> tuple[str, float]:

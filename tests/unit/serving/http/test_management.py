@@ -8,6 +8,7 @@ import pytest
 from serving.http import management
 from serving.metrics import Metrics
 from serving.repository import Repository
+from serving.scheduling import Admission
 from serving.service import Service, version
 from tests.rig import onnx_models
 
@@ -38,7 +39,7 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         onnx_models.linear(tmp_path / "digits" / number / "model.onnx")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "model.onnx").touch()
-    repository = Repository([tmp_path], None, Metrics(), {})
+    repository = Repository([tmp_path], None, Metrics(), {}, Admission(100, 10**9))
     await repository.start()
     transport = httpx.ASGITransport(management.build(Service(repository)))
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:

@@ -19,6 +19,7 @@ from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics
 from serving.protocols import grpc
 from serving.repository import Repository
+from serving.scheduling import Admission
 from serving.service import Service
 from tests.rig import onnx_models
 
@@ -112,11 +113,11 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
     onnx_models.endless(tmp_path / "slow.onnx", always=False)
     onnx_models.echo(tmp_path / "text.onnx", TensorProto.STRING)
-    metrics = Metrics()
+    metrics, admission = Metrics(), Admission(100, LIMITS.max_held_bytes)
     paths = [tmp_path / "m.identity.json", tmp_path / "slow.onnx", tmp_path / "text.onnx"]
-    repository = Repository(paths, None, metrics, {"limits": {"maxPending": 8, "timeout": "60s"}})
+    repository = Repository(paths, None, metrics, {"limits": {"maxPending": 8, "timeout": "60s"}}, admission)
     await repository.start()
-    plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"})
+    plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"}, admission)
     listener = HttpListener(plane)
     async with contextlib.AsyncExitStack() as stack:
         port = await listener.bind("127.0.0.1", 0)
@@ -412,7 +413,7 @@ async def test_a_body_that_turns_out_too_large_is_refused_and_the_rest_is_let_go
         client.send(b"2710\r\n", b"x" * 10_000, b"\r\n")
 
     assert (await client.answer()).status == 413
-    assert served.plane.held_bytes == 0
+    assert served.plane.admission.bytes == 0
     served.pass_time(6)
     assert await client.closed() == b""
 
@@ -421,14 +422,14 @@ async def test_bodies_of_all_requests_together_are_bounded(served: Served) -> No
     one, other = await served.client(), await served.client()
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 190000\r\n\r\n".encode()
     one.send(head, b"x" * 180_000)
-    await until(lambda: served.plane.held_bytes == 180_000)
+    await until(lambda: served.plane.admission.bytes == 180_000)
     other.send(head, b"x" * 180_000)
 
     assert (await other.answer()).json == {
         "error": "the server holds as many bytes of unanswered requests as it may; send again later"
     }
     one.writer.close()
-    await until(lambda: served.plane.held_bytes == 0)
+    await until(lambda: served.plane.admission.bytes == 0)
 
 
 async def test_headers_that_do_not_come_close_the_connection(served: Served) -> None:
@@ -449,7 +450,7 @@ async def test_a_body_that_drips_closes_the_connection_and_one_that_flows_does_n
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 190000\r\n\r\n".encode()
     dripping.send(head, b"x")
     flowing.send(head, b"x" * 170_000)
-    await until(lambda: served.plane.held_bytes == 170_000)
+    await until(lambda: served.plane.admission.bytes == 170_000)
 
     served.pass_time(20)
 

@@ -17,63 +17,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
 
 from serving.engines.base import Interrupt
 from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
 from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request, Response
+from serving.scheduling.admission import Admission
+from serving.scheduling.job import Done, Job, Result
 from serving.settings import Settings
-from serving.tensors import Array, Signature, Tensor, TensorSpec
+from serving.tensors import Signature, Tensor
 
 _log = logging.getLogger(__name__)
-
-Result = Response | ServingError
-Done = Callable[["Job", Result], None]
-
-
-class Job:
-    """A request on its way through the queue."""
-
-    __slots__ = (
-        "begun",
-        "deadline",
-        "done",
-        "ended",
-        "gone",
-        "inputs",
-        "interrupt",
-        "outputs",
-        "request",
-        "submitted",
-    )
-
-    def __init__(
-        self,
-        request: Request,
-        inputs: dict[str, Array],
-        outputs: Sequence[TensorSpec],
-        submitted: float,
-        deadline: float,
-        done: Done,
-    ) -> None:
-        self.request = request
-        self.inputs = inputs
-        self.outputs = outputs
-        self.submitted = submitted
-        self.deadline = deadline
-        self.done = done
-        self.begun = submitted
-        self.ended = submitted
-        self.gone = False
-        self.interrupt: Interrupt | None = None
-
-    def cancel(self) -> None:
-        """The client has gone: the request is dropped, or interrupted if the engine has it."""
-        self.gone = True
-        if self.interrupt is not None:
-            self.interrupt.fire()
 
 
 class ModelQueue:
@@ -86,6 +41,7 @@ class ModelQueue:
         loaded: Loaded,
         counters: ModelCounters,
         settings: Settings,
+        admission: Admission,
     ) -> None:
         self.name = name
         self.version = version
@@ -96,9 +52,12 @@ class ModelQueue:
         """Most rows of several requests that are given to the engine at once; 0: requests are not joined."""
         self.max_delay_s = 0.0
         """How long a request may wait for others to be joined with."""
+        self._admission = admission
         self._engine = loaded.engine
         self._inline_elements = loaded.inline_elements
         self._max_pending = settings.limits.max_pending
+        self._max_pending_bytes = settings.limits.max_pending_bytes
+        self._pending_bytes = 0
         self._limit_s = settings.limits.timeout_s
         self._pending = 0
         self._closed = False
@@ -109,6 +68,25 @@ class ModelQueue:
         self._idle.set()
         threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
 
+    def refusal(self, size_bytes: int = 0) -> ServingError | None:
+        """Why a further request of this size would not be taken now; None when it would.
+
+        It needs nothing of the request, so it can be asked as soon as its headers are there.
+        """
+        if self._closed:
+            return NotReady(f"model '{self.name}' version '{self.version}' is being unloaded")
+        if self._pending >= self._max_pending:
+            return Overloaded(
+                f"model '{self.name}' has {self._pending} requests waiting, its limit; "
+                "send again later, or raise limits.maxPending"
+            )
+        if self._pending and self._pending_bytes + size_bytes > self._max_pending_bytes:
+            return Overloaded(
+                f"model '{self.name}' has {self._pending_bytes} bytes waiting, this request has {size_bytes}; the "
+                f"limit is {self._max_pending_bytes}: send again later, or raise limits.maxPendingBytes"
+            )
+        return self._admission.refusal()
+
     def submit(self, request: Request, received: float, timeout_s: float | None, done: Done) -> Job | None:
         """Begins a request; ``done`` gets it and its answer or error, on the event loop, perhaps before this returns.
 
@@ -117,21 +95,20 @@ class ModelQueue:
         """
         now = time.perf_counter()
         self.counters.compute_input_s += now - received
-        if self._closed:
-            raise NotReady(f"model '{self.name}' version '{self.version}' is being unloaded")
-        if self._pending >= self._max_pending:
-            raise Overloaded(
-                f"model '{self.name}' has {self._pending} requests waiting, its limit; "
-                "send again later, or raise limits.maxPending"
-            )
+        size_bytes = sum([tensor.array.nbytes for tensor in request.inputs])
+        if (refused := self.refusal(size_bytes)) is not None:
+            raise refused
         inputs = self.signature.bind(self.name, request.inputs)
         outputs = self.signature.wanted(self.name, [wanted.name for wanted in request.outputs])
         limit_s = self._limit_s if timeout_s is None else min(timeout_s, self._limit_s)
         job = Job(request, inputs, outputs, now, received + limit_s, done)
+        job.size_bytes = size_bytes
         if self._pending == 0 and sum([array.size for array in inputs.values()]) <= self._inline_elements:
             self._finish(job, self._infer(job, None))
             return None
         self._pending += 1
+        self._pending_bytes += size_bytes
+        self._admission.requests += 1
         self.counters.pending = self._pending
         self._idle.clear()
         self._waiting.put(job)
@@ -193,6 +170,8 @@ class ModelQueue:
 
     def _leave(self, job: Job, result: Result) -> None:
         self._pending -= 1
+        self._pending_bytes -= job.size_bytes
+        self._admission.requests -= 1
         self.counters.pending = self._pending
         if self._pending == 0:
             self._idle.set()

@@ -12,7 +12,7 @@ from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, Invalid
 from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request
-from serving.scheduling import Job, ModelQueue, Result
+from serving.scheduling import Admission, Job, ModelQueue, Result
 from serving.settings import Limits, Settings
 from serving.tensors import Array, Signature, Tensor, TensorSpec
 
@@ -63,9 +63,17 @@ def request(value: float, size: int = 1) -> Request:
     return Request(f"r{value:g}", [Tensor("x", "FP32", np.full(size, value, np.float32))])
 
 
-def queue(engine: Gated, inline: int = 0, max_pending: int = 8, timeout: str = "60s") -> ModelQueue:
-    limits = Limits(max_pending=max_pending, timeout=timeout)
-    return ModelQueue("m", "3", Loaded(engine, inline), ModelCounters(), Settings(limits=limits))
+def queue(
+    engine: Gated,
+    inline: int = 0,
+    max_pending: int = 8,
+    max_pending_bytes: int = 10**9,
+    timeout: str = "60s",
+    admission: Admission | None = None,
+) -> ModelQueue:
+    limits = Limits(max_pending=max_pending, max_pending_bytes=max_pending_bytes, timeout=timeout)
+    admission = admission or Admission(100, 10**9)
+    return ModelQueue("m", "3", Loaded(engine, inline), ModelCounters(), Settings(limits=limits), admission)
 
 
 def submit(
@@ -226,3 +234,39 @@ async def test_what_was_done_is_counted(engine: Gated) -> None:
     assert (counters.pending, counters.execs, counters.inferences) == (0, 2, 4)
     assert counters.queue_s > 0
     assert counters.compute_infer_s > 0
+
+
+async def test_a_queue_says_without_a_request_whether_it_would_take_one(engine: Gated) -> None:
+    to = queue(engine, max_pending=2, max_pending_bytes=10)
+    assert to.refusal(1000) is None
+
+    answers = [submit(to, 1, size=2)[1]]
+    assert str(to.refusal(4)) == (
+        "model 'm' has 8 bytes waiting, this request has 4; the limit is 10: send again later, "
+        "or raise limits.maxPendingBytes"
+    )
+    with pytest.raises(Overloaded):
+        submit(to, 1)
+    answers.append(submit(to, 1, size=0)[1])
+    assert str(to.refusal()) == (
+        "model 'm' has 2 requests waiting, its limit; send again later, or raise limits.maxPending"
+    )
+
+    engine.gate.set()
+    await asyncio.gather(*answers)
+    assert to.refusal(1000) is None
+
+
+async def test_the_requests_of_all_models_together_are_bounded(engine: Gated) -> None:
+    admission = Admission(1, 10)
+    one, other = queue(engine, admission=admission), queue(engine, admission=admission)
+    answer = submit(one, 1)[1]
+
+    with pytest.raises(Overloaded) as refused:
+        submit(other, 1)
+
+    assert str(refused.value) == "the server has 1 requests in work, its limit (--max-requests); send again later"
+    engine.gate.set()
+    await answer
+    await submit(other, 1)[1]
+    assert admission.requests == 0
