@@ -82,6 +82,12 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     cache.add_argument("--port", type=_port, default=contract.CACHE_PORT, metavar="PORT",
                        help="port to listen on (default: %(default)s)")  # fmt: skip
     cache.set_defaults(run=_cache)
+
+    engine = commands.add_parser("engine", description="Hold one engine for the server that started this process.")
+    for descriptor in ("--parent", "--calls", "--control"):
+        engine.add_argument(descriptor, type=int, required=True)
+    engine.add_argument("--regions", type=lambda text: tuple(map(int, text.split(","))))
+    engine.set_defaults(run=_engine)
     return parser
 
 
@@ -172,6 +178,12 @@ def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     sys.stdout.write(text + "\n")
     _last_words(env, text)
     return Exit.OK
+
+
+def _engine(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving.engines import child
+
+    return child.main(options.parent, options.calls, options.control, options.regions)
 
 
 def _cache(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

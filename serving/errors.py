@@ -12,6 +12,7 @@
     ├── DeadlineExceeded        504  DEADLINE_EXCEEDED
     ├── Cancelled               499  CANCELLED
     ├── InferenceFailed         500  INTERNAL
+    │   └── EngineLost          503  UNAVAILABLE
     ├── ArtifactRefused         400  FAILED_PRECONDITION   exits with Exit.REFUSED
     ├── StorageUnavailable      503  UNAVAILABLE           exits with Exit.UNAVAILABLE
     └── PortInUse               500  INTERNAL              exits with Exit.PORT_IN_USE
@@ -127,6 +128,13 @@ class Cancelled(ServingError):
 
 class InferenceFailed(ServingError):
     """The engine could not compute an answer to a request that fits its signature."""
+
+
+class EngineLost(InferenceFailed):
+    """The process that held the engine ended before it answered, or is not there yet; it is started again."""
+
+    http = 503
+    grpc = GrpcCode.UNAVAILABLE
 
 
 class ArtifactRefused(ServingError):

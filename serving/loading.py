@@ -19,7 +19,7 @@ import numpy as np
 
 from serving.engines import artifact
 from serving.engines.base import Engine, Interrupt
-from serving.errors import ArtifactRefused, InvalidInput, ServingError
+from serving.errors import ArtifactRefused, EngineLost, InvalidInput, ServingError
 from serving.settings import Settings
 from serving.tensors import DTYPES, Array, TensorSpec
 
@@ -41,7 +41,7 @@ def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_coun
     """Loads and tries an artifact; ArtifactRefused when it cannot be loaded, does not end within its time limit, or
     does not have what was said of it.
     """
-    engine = artifact.load(path)
+    engine = _engine(path, said)
     try:
         engine.signature.labelled(said.labels)
         return Loaded(engine, _inline_elements(engine, path, said.limits.timeout_s, clock))
@@ -51,6 +51,14 @@ def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_coun
     except BaseException:
         engine.close()
         raise
+
+
+def _engine(path: Path, said: Settings) -> Engine:
+    if said.isolation == "none":
+        return artifact.load(path)
+    from serving.engines.process import ProcessEngine
+
+    return ProcessEngine(path, said)
 
 
 def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable[[], float]) -> int:
@@ -77,6 +85,8 @@ def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable
                 f"{path} did not end its trial inference within {limit_s:g} s; "
                 "check the model for an endless loop, or raise limits.timeout"
             ) from error
+        if isinstance(error, EngineLost):
+            raise ArtifactRefused(f"{path} cannot be served: in its trial inference {error}") from error
         return 0  # it may not like zeros; a request will tell
     finally:
         timer.cancel()

@@ -24,6 +24,8 @@ class _Version:
     path: Path
     state: State = State.LOADING
     reason: str = ""
+    problem: str = ""
+    """What the queue said last of why it cannot answer."""
     queue: ModelQueue | None = None
 
 
@@ -64,7 +66,7 @@ class Repository:
         found = versions.get(version)
         if found is None:
             raise UnknownModel(name, f"has no version '{version}'; it has {', '.join(sorted(versions, key=int))}")
-        if found.queue is None:
+        if found.queue is None or found.state is not State.READY:
             raise NotReady(f"model '{name}' version '{version}' is not ready: {found.reason or found.state.lower()}")
         return found.queue
 
@@ -122,9 +124,24 @@ class Repository:
         self._live.discard(queue)
 
     def tick(self, now: float) -> None:
-        """Keeps the time limits of running inferences."""
+        """Keeps the time limits of running inferences, and notices which models cannot answer now."""
         for queue in self._live:
             queue.tick(now)
+        for name, versions in self._models.items():
+            for found in versions.values():
+                if found.queue is not None and found.queue.problem != found.problem:
+                    found.problem = found.reason = found.queue.problem
+                    found.state = State.UNAVAILABLE if found.problem else State.READY
+                    self._choose_default(name)
+
+    def _choose_default(self, name: str) -> None:
+        """The highest version that is loaded answers, or none while it cannot: no other takes its place unasked."""
+        loaded = [version for version, found in self._models[name].items() if found.queue is not None]
+        self._defaults.pop(name, None)
+        if loaded:
+            highest = self._models[name][max(loaded, key=int)]
+            if highest.queue is not None and highest.state is State.READY:
+                self._defaults[name] = highest.queue
 
     async def _load(self, model: Found) -> list[str]:
         """Loads each version beside the one that serves, and swaps those that can answer."""
@@ -150,13 +167,11 @@ class Repository:
                 replaced.append(found.queue)
             found.queue = ModelQueue(model.name, version, loaded, counters, said, self._admission)
             self._live.add(found.queue)
-            found.state, found.reason = State.READY, ""
+            found.state, found.reason, found.problem = State.READY, "", ""
         if not problems:
             gone = [versions.pop(version) for version in set(versions) - set(model.versions)]
             replaced += [found.queue for found in gone if found.queue is not None]
-        ready = [version for version, found in versions.items() if found.queue is not None]
-        if ready and (default := versions[max(ready, key=int)].queue) is not None:
-            self._defaults[model.name] = default
+        self._choose_default(model.name)
         for queue in replaced:
             await self._close(queue)
         return problems

@@ -3,9 +3,9 @@
 Said in three places, the later wins key by key: the defaults here, ``penstock.json`` in the model's folder, and
 what the server's owner gives for all its models (``--settings``, ``PENSTOCK_SETTINGS``)::
 
-    {"limits": {"maxPending": 64, "timeout": "5s"}}
+    {"isolation": "process", "limits": {"maxPending": 64, "timeout": "5s", "memory": "2Gi"}}
 
-Durations are written as in the Model resource: ``500ms``, ``2s``, ``1m30s``.
+Durations and quantities are written as in the Model resource: ``500ms``, ``2s``, ``1m30s``; ``512Mi``, ``2Gi``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -24,6 +24,7 @@ FILE = "penstock.json"
 
 Document = Mapping[str, Any]
 Duration = Annotated[str, msgspec.Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$", max_length=32)]
+Quantity = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*(k|Ki|M|Mi|G|Gi|T|Ti)?$", max_length=24)]
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -40,6 +41,13 @@ class Limits(_Strict, frozen=True):
     """Bytes of their tensors. One request is taken whatever its size."""
     timeout: Duration = "30s"
     """Longest time from a request's last byte to its answer, and for the trial at start."""
+    memory: Quantity | None = None
+    """What the engine's process may allocate; only with ``isolation: process``."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes."""
+        return None if self.memory is None else size_bytes(self.memory)
 
     @property
     def timeout_s(self) -> float:
@@ -51,6 +59,8 @@ class Settings(_Strict, frozen=True):
     """Everything said about one model."""
 
     limits: Limits = Limits()
+    isolation: Literal["none", "process"] = "none"
+    """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
     labels: dict[str, tuple[str, ...]] = {}
     """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
 
@@ -58,6 +68,14 @@ class Settings(_Strict, frozen=True):
 def seconds(duration: str) -> float:
     """A duration in seconds."""
     return sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", duration))
+
+
+def size_bytes(quantity: str) -> int:
+    """A quantity in bytes."""
+    number = quantity.rstrip("kKMGTi")
+    unit = quantity[len(number) :]
+    base = 1024 if unit.endswith("i") else 1000
+    return int(number) * int(base ** (" KMGT".index(unit[0].upper()) if unit else 0))
 
 
 def parse(text: str | bytes, source: str) -> Document:
@@ -85,7 +103,12 @@ def of(model_file: Path, owner: Document) -> Settings:
         raise ArtifactRefused(str(error)) from error
     except OSError as error:
         raise ArtifactRefused(f"{file} cannot be read ({error.strerror}); check its permissions") from error
-    return msgspec.convert(merged(own, owner), Settings)
+    said = msgspec.convert(merged(own, owner), Settings)
+    if said.limits.memory is not None and said.isolation != "process":
+        raise ArtifactRefused(
+            f"limits.memory of {model_file} cannot be kept in the server's own process; say isolation: process too"
+        )
+    return said
 
 
 def merged(below: Document, above: Document) -> Document:

@@ -45,6 +45,10 @@ class Engine(Protocol):
     def may_loop(self) -> bool:
         """Whether the time of an inference can depend on the values of its inputs without bound."""
 
+    @property
+    def problem(self) -> str:
+        """Why it cannot answer now, as the end of "model 'm' is not ready: …"; empty when it can."""
+
     def infer(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt | None = None
     ) -> list[Array]:

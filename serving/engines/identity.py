@@ -23,6 +23,7 @@ class IdentityEngine:
 
     platform = "penstock_identity"
     may_loop = False
+    problem = ""
 
     def __init__(self, specs: tuple[TensorSpec, ...]) -> None:
         self.signature = Signature(inputs=specs, outputs=specs)

@@ -39,6 +39,7 @@ class OnnxRuntimeEngine:
     """One ONNX model in one session."""
 
     platform = "onnxruntime_onnx"
+    problem = ""
 
     def __init__(self, path: Path, threads: int, may_loop: bool) -> None:
         options = onnxruntime.SessionOptions()

@@ -68,6 +68,11 @@ class ModelQueue:
         self._idle.set()
         threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
 
+    @property
+    def problem(self) -> str:
+        """Why it cannot answer now; empty when it can."""
+        return self._engine.problem
+
     def refusal(self, size_bytes: int = 0) -> ServingError | None:
         """Why a further request of this size would not be taken now; None when it would.
 

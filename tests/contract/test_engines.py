@@ -1,6 +1,6 @@
 """What every engine promises (``serving.engines.base.Engine``), on the same signature: y or x FP32 [-1, 4]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,9 @@ from onnx import TensorProto, helper
 
 from serving.engines import artifact
 from serving.engines.base import Engine, Interrupt
+from serving.engines.process import ProcessEngine
 from serving.errors import ArtifactRefused
+from serving.settings import Settings
 from serving.tensors import TensorSpec
 from tests.rig import onnx_models
 
@@ -35,25 +37,38 @@ def onnx(folder: Path) -> Path:
 ENGINES: list[Callable[[Path], Path]] = [identity, onnx]
 
 
+def apart(path: Path) -> Engine:
+    return ProcessEngine(path, Settings())
+
+
 @pytest.fixture(params=ENGINES, ids=["identity", "onnxruntime"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     make: Callable[[Path], Path] = request.param
     return make(tmp_path)
 
 
+@pytest.fixture(params=[artifact.load, apart], ids=["here", "apart"])
+def load(request: pytest.FixtureRequest) -> Callable[[Path], Engine]:
+    found: Callable[[Path], Engine] = request.param
+    return found
+
+
 @pytest.fixture
-def engine(path: Path) -> Engine:
-    return artifact.load(path)
+def engine(path: Path, load: Callable[[Path], Engine]) -> Iterator[Engine]:
+    loaded = load(path)
+    yield loaded
+    loaded.close()
 
 
 def test_it_says_what_it_takes_and_gives(engine: Engine) -> None:
     assert engine.signature.inputs == (TensorSpec("x", "FP32", (-1, 4)),)
     assert [(spec.datatype, spec.shape) for spec in engine.signature.outputs] == [("FP32", (-1, 4))]
     assert engine.platform
-    assert engine.may_loop is False
+    assert engine.may_loop is isinstance(engine, ProcessEngine)
+    assert engine.problem == ""
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("rows", [0, 1, 3, 50_000])
 def test_it_answers_inputs_of_any_size_its_signature_allows(engine: Engine, rows: int) -> None:
     x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
 
@@ -89,12 +104,12 @@ def test_an_interrupt_that_does_not_fire_changes_nothing(engine: Engine) -> None
     assert y.tolist() == [[1, 1, 1, 1]]
 
 
-def test_an_artifact_cut_in_half_is_refused_by_name(path: Path) -> None:
+def test_an_artifact_cut_in_half_is_refused_by_name(path: Path, load: Callable[[Path], Engine]) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     with pytest.raises(ArtifactRefused, match=str(path)):
-        artifact.load(path)
+        load(path)
 
 
-def test_it_can_be_closed(engine: Engine) -> None:
-    engine.close()
+def test_it_can_be_closed(path: Path, load: Callable[[Path], Engine]) -> None:
+    load(path).close()

@@ -75,6 +75,44 @@ def endless(path: Path, always: bool = True) -> Path:
     )
 
 
+def deaf(path: Path) -> Path:
+    """``y`` = how many of ``n`` empty boxes overlap no other: one node, whose time grows with the square of n.
+
+    ONNX Runtime looks up between nodes only, so nothing stops it for the time that node takes (200,000: 20 s and more).
+    """
+    int64 = TensorProto.INT64
+    return save(
+        path,
+        helper.make_graph(
+            [
+                helper.make_node("Concat", ["one", "n", "four"], ["boxes_shape"], axis=0),
+                helper.make_node("Concat", ["one", "one", "n"], ["scores_shape"], axis=0),
+                helper.make_node("ConstantOfShape", ["boxes_shape"], ["boxes"]),
+                helper.make_node("ConstantOfShape", ["scores_shape"], ["scores"]),
+                helper.make_node("NonMaxSuppression", ["boxes", "scores", "n"], ["chosen"]),
+                helper.make_node("Shape", ["chosen"], ["y"], start=0, end=1),
+            ],
+            "deaf",
+            [value("n", int64, [1])],
+            [value("y", int64, [1])],
+            [helper.make_tensor("one", int64, [1], [1]), helper.make_tensor("four", int64, [1], [4])],
+        ),
+    )
+
+
+def bomb(path: Path) -> Path:
+    """``y`` = the sum of ``n`` zeros of 4 bytes each, all of which it makes."""
+    return save(
+        path,
+        helper.make_graph(
+            [helper.make_node("ConstantOfShape", ["n"], ["many"]), helper.make_node("ReduceSum", ["many"], ["y"])],
+            "bomb",
+            [value("n", TensorProto.INT64, [1])],
+            [value("y", TensorProto.FLOAT, [1])],
+        ),
+    )
+
+
 def value(name: str, element_type: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
     """The declaration of an input or an output."""
     return helper.make_tensor_value_info(name, element_type, list(shape))

@@ -48,6 +48,22 @@ def test_a_model_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
     assert str(refused.value) == f"{tmp_path}/penstock.json cannot be taken: Object contains unknown field `size`"
 
 
+def test_quantities_are_bytes() -> None:
+    written = {"7": 7, "2k": 2000, "2Ki": 2048, "512Mi": 512 * 2**20, "3G": 3 * 10**9, "2Gi": 2**31, "1Ti": 2**40}
+    assert {text: settings.size_bytes(text) for text in written} == written
+    assert Limits(memory="1Gi").memory_bytes == 2**30
+    assert Limits().memory_bytes is None
+
+
+def test_a_limit_that_nobody_would_keep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactRefused) as refused:
+        settings.of(tmp_path / "m.onnx", {"limits": {"memory": "1Gi"}})
+    assert str(refused.value) == (
+        f"limits.memory of {tmp_path}/m.onnx cannot be kept in the server's own process; say isolation: process too"
+    )
+    assert settings.of(tmp_path / "m.onnx", {"isolation": "process", "limits": {"memory": "1Gi"}}).limits.memory
+
+
 def test_durations_add_up() -> None:
     assert [settings.seconds(text) for text in ("250ms", "1.5s", "1m30s", "2h")] == [0.25, 1.5, 90.0, 7200.0]
 

@@ -24,6 +24,7 @@ class Gated:
 
     platform = "gated"
     may_loop = True
+    problem = ""
     signature = Signature(SPECS, SPECS)
 
     def __init__(self) -> None:
