@@ -7,6 +7,7 @@ messages are our own classes (``protocols.grpc``), so nothing is registered in p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,12 +96,50 @@ class GrpcServer:
     async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for message in messages:
             try:
-                answer = await self._inferred(message, context)
-                yield grpc.StreamInferResponse(infer_response=answer)
+                async for answer in self._answers(message, context):
+                    yield answer
             except ServingError as error:
                 yield grpc.StreamInferResponse(
                     error_message=str(error), infer_response=grpc.InferResponse(id=message.id)
                 )
+
+    async def _answers(self, message: Any, context: Any) -> AsyncIterator[Any]:
+        queue = self._streaming(message)
+        if queue is None:
+            yield grpc.streamed(await self._inferred(message, context), final=True)
+            return
+        observer = self._service.observer
+        call = _Call(message, context)
+        call.queue = queue
+        received = time.perf_counter()
+        job = None
+        try:
+            request = grpc.decode(message)
+            stream = queue.stream(request, received, context.time_remaining())
+            job = call.job = stream.job
+            async for response in stream:
+                yield grpc.streamed(
+                    grpc.encode(classification.answered(response, request, queue.signature)), final=False
+                )
+        except ServingError as error:
+            observer.refused(call, queue.counters, received, error)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            observer.refused(call, queue.counters, received, Cancelled("the client went away before its answer"))
+            raise
+        finally:
+            if job is not None:
+                job.cancel()
+        if grpc.wants_final(request):
+            yield grpc.final(queue.name, queue.version, request)
+        observer.answered(call, queue.counters, received, time.perf_counter())
+
+    def _streaming(self, message: Any) -> ModelQueue | None:
+        with contextlib.suppress(ServingError):  # said where it is asked again
+            queue = self._service.models.find(message.model_name, message.model_version)
+            if queue.streams:
+                return queue
+        return None
 
     async def _inferred(self, message: Any, context: Any) -> Any:
         observer = self._service.observer

@@ -17,6 +17,7 @@ from serving.tensors import TensorSpec
 EXTENSIONS = [
     "binary_tensor_data",
     "classification",
+    "generate",
     "model_configuration",
     "model_repository",
     "parameters",
@@ -73,6 +74,8 @@ class Service:
             "input": [_configured(spec, joined) for spec in queue.signature.inputs],
             "output": [_configured(spec, joined) for spec in queue.signature.outputs],
         }
+        if queue.streams:
+            config["model_transaction_policy"] = {"decoupled": True}
         if joined:
             config["dynamic_batching"] = {"max_queue_delay_microseconds": round(queue.max_delay_s * 1e6)}
         return config

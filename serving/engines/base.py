@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
+from serving.errors import InvalidInput
 from serving.tensors import Array, Signature
 
 
@@ -60,3 +62,34 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds."""
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that may answer one request with several responses, or with none.
+
+    ``infer`` is then for calls that have room for one response (``once`` makes it from ``stream``).
+    """
+
+    def stream(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt
+    ) -> Generator[list[Array], None, None]:
+        """The responses one by one, each as ``infer`` gives its one; the same errors, before or between them.
+
+        Unlike ``infer`` it may be called by several threads at once, each of which drives its own generator
+        to the end or closes it.
+        """
+
+
+def once(responses: Generator[list[Array], None, None]) -> list[Array]:
+    """The one response of a stream; InvalidInput when it has another number of them."""
+    with contextlib.closing(responses):
+        first = next(responses, None)
+        if first is None:
+            raise InvalidInput(f"the model gave no response to this request, expected exactly one; {_ELSEWHERE}")
+        if next(responses, None) is not None:
+            raise InvalidInput(f"the model gives more than one response to this request; {_ELSEWHERE}")
+        return first
+
+
+_ELSEWHERE = "ask with generate_stream or ModelStreamInfer, which take any number"

@@ -19,9 +19,9 @@ from serving.errors import Cancelled, Overloaded, ServingError, TooLarge
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
 from serving.observing import Facts
-from serving.protocols import binary, classification, grpc, v1, v2
+from serving.protocols import binary, classification, generate, grpc, v1, v2
 from serving.requests import Request, Response
-from serving.scheduling import Job, ModelQueue, Result
+from serving.scheduling import Job, ModelQueue, Result, Stream
 
 if TYPE_CHECKING:
     from serving.http.protocol import InferenceProtocol
@@ -33,7 +33,13 @@ OCTETS = b"application/octet-stream"
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n"
 }
-_PROTOCOLS = {Kind.V2_INFER: "v2", Kind.V1_PREDICT: "v1", Kind.GRPC: "grpc"}
+_PROTOCOLS = {
+    Kind.V2_INFER: "v2",
+    Kind.GENERATE: "v2",
+    Kind.GENERATE_STREAM: "v2",
+    Kind.V1_PREDICT: "v1",
+    Kind.GRPC: "grpc",
+}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -171,6 +177,8 @@ class Exchange:
                     self._grpc()
                 case Kind.V1_PREDICT:
                     self._v1()
+                case Kind.GENERATE | Kind.GENERATE_STREAM:
+                    self._generate()
                 case _:
                     self._look()
         except ServingError as error:
@@ -188,9 +196,52 @@ class Exchange:
             self._submit(v2.decode(body, self._header_length))
 
     def _v1(self) -> None:
-        queue = self._queue = self._protocol.plane.service.models.find(self._route.model, "")
+        queue = self._queue = self._protocol.plane.service.models.find(self._route.model, self._route.version)
         request, self._rows = v1.decode(self._unpacked(), queue.signature)
         self._submit(request)
+
+    def _generate(self) -> None:
+        queue = self._queue = self._protocol.plane.service.models.find(self._route.model, self._route.version)
+        request = generate.decode(self._unpacked(), queue.signature)
+        if self._route.kind is Kind.GENERATE or not queue.streams:
+            self._submit(request)
+            return
+        self._request = request
+        stream = queue.stream(request, self._received_at, None)
+        self._job = stream.job
+        task = asyncio.ensure_future(self._events(queue, stream))
+        self._protocol.tasks.add(task)
+        task.add_done_callback(self._protocol.tasks.discard)
+
+    async def _events(self, queue: ModelQueue, stream: Stream) -> None:
+        observer = self._protocol.plane.service.observer
+        begun = False
+        try:
+            async for response in stream:
+                event = generate.event(generate.encode(response))
+                if not begun:
+                    begun = True
+                    self._begin_stream(generate.STREAM_TYPE)
+                self._send_chunk(event)
+                await self._protocol.flow.drain()
+        except ServingError as error:
+            stream.cancel()
+            if not begun:
+                self._refuse(error)
+                return
+            self._send_chunk(generate.failure(error))
+            self._end_stream()
+            observer.refused(self, queue.counters, self._received_at, error)
+        except Exception:
+            stream.cancel()
+            _log.exception("a stream of model %s could not be sent", self._route.model)
+            self._protocol.transport.abort()
+        else:
+            if not begun:
+                self._begin_stream(generate.STREAM_TYPE)
+            self._end_stream()
+            observer.answered(self, queue.counters, self._received_at, time.perf_counter())
+        self._job = self._request = None
 
     def _grpc(self) -> None:
         is_inference = self._route.method == "ModelInfer"
@@ -252,6 +303,10 @@ class Exchange:
             data = grpc_wire.answer(grpc.encode(response).SerializeToString())
         elif self._route.kind is Kind.V1_PREDICT:
             data = self._framed(JSON, v1.encode(response, self._rows))
+        elif self._route.kind is Kind.GENERATE:
+            data = self._framed(JSON, generate.encode(response))
+        elif self._route.kind is Kind.GENERATE_STREAM:
+            data = self._framed(generate.STREAM_TYPE, generate.event(generate.encode(response)))
         else:
             body, length = v2.encode(response, self._request)
             if length is None:
@@ -318,6 +373,30 @@ class Exchange:
             body = coding.pack(body, self._coding)
             extra += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % self._coding.encode()
         return b"content-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (content_type, extra, len(body), body)
+
+    def _begin_stream(self, content_type: bytes) -> None:
+        """Sends the headers of an answer whose length nobody knows yet."""
+        self._drop_body()
+        protocol = self._protocol
+        if protocol.plane.service.draining:
+            self.keep_alive = False
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        head = b"content-type: %b\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n" % content_type
+        self._send(b"".join((_STATUS[200], protocol.plane.common_headers, close, head)))
+
+    def _send_chunk(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _end_stream(self) -> None:
+        self._send(b"0\r\n\r\n")
+        self.response_complete = True
+        if not self.disconnected and not self._protocol.transport.is_closing():
+            self._protocol.answered(self)
+
+    def _send(self, data: bytes) -> None:
+        if not self.disconnected and not self._protocol.transport.is_closing():
+            self._protocol.transport.write(data)
 
     def _write(self, status: int, rest: bytes) -> None:
         """Sends the answer: ``rest`` is the headers after the common ones, and the body."""

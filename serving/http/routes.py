@@ -14,6 +14,8 @@ class Kind(enum.Enum):
 
     V2_INFER = enum.auto()
     V1_PREDICT = enum.auto()
+    GENERATE = enum.auto()
+    GENERATE_STREAM = enum.auto()
     GRPC = enum.auto()
     LIVE = enum.auto()
     READY = enum.auto()
@@ -63,8 +65,14 @@ def _parse(method: bytes, target: bytes) -> Route | None:
             return Route(Kind.V2_INFER, model)
         case b"POST", ["v2", "models", model, "versions", version, "infer"] if model:
             return Route(Kind.V2_INFER, model, version)
+        case b"POST", ["v2", "models", model, "generate" | "generate_stream" as last] if model:
+            return Route(_GENERATE[last], model)
+        case b"POST", ["v2", "models", model, "versions", version, "generate" | "generate_stream" as last] if model:
+            return Route(_GENERATE[last], model, version)
         case b"POST", ["v1", "models", last] if last.endswith(":predict"):
             return Route(Kind.V1_PREDICT, last.removesuffix(":predict"))
+        case b"POST", ["v1", "models", model, "versions", last] if model and last.endswith(":predict"):
+            return Route(Kind.V1_PREDICT, model, last.removesuffix(":predict"))
         case b"GET", ["v2", "models", model, "ready"] if model:
             return Route(Kind.MODEL_READY, model)
         case b"GET", ["v2", "models", model, "versions", version, "ready"] if model:
@@ -77,6 +85,7 @@ def _parse(method: bytes, target: bytes) -> Route | None:
     return None
 
 
+_GENERATE = {"generate": Kind.GENERATE, "generate_stream": Kind.GENERATE_STREAM}
 _FIXED = {
     contract.LIVE_PATH: Kind.LIVE,
     contract.READY_PATH: Kind.READY,

@@ -26,6 +26,7 @@ InferRequest = _messages.message("inference.ModelInferRequest")
 InferResponse = _messages.message("inference.ModelInferResponse")
 StreamInferResponse = _messages.message("inference.ModelStreamInferResponse")
 
+_FINAL = "triton_final_response"
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -115,3 +116,19 @@ def encode(response: Response) -> Any:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         message.raw_output_contents.append(elements.to_bytes(tensor))
     return message
+
+
+def streamed(answer: Any, final: bool) -> Any:
+    """An answer as a message of a stream, with Triton's word on whether it is the last to its request."""
+    answer.parameters[_FINAL].bool_param = final
+    return StreamInferResponse(infer_response=answer)
+
+
+def wants_final(request: Request) -> bool:
+    """Whether the end of several responses is to be told by a message of its own, without outputs."""
+    return request.parameters.get("triton_enable_empty_final_response") is True
+
+
+def final(model: str, version: str, request: Request) -> Any:
+    """The message that says that all responses to a request have been given."""
+    return streamed(InferResponse(model_name=model, model_version=version, id=request.id), True)

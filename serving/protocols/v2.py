@@ -24,7 +24,7 @@ def decode(body: bytes | bytearray, header_length: int | None = None) -> Request
     """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it."""
     head, tail = binary.split(body, header_length)
     document = parse(head)
-    parameters = _parameters(document)
+    parameters = parameters_of(document)
     items = document.get("inputs")
     if not isinstance(items, list) or not items:
         raise InvalidInput("the request has no inputs, expected a list 'inputs' with at least one tensor")
@@ -82,12 +82,13 @@ def _wanted(item: Any) -> Wanted:
 def _named(item: Any, kind: str) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise InvalidInput(f"an {kind} is {tensors.brief(item)}, expected an object with a 'name'")
-    parameters = _parameters(item)
+    parameters = parameters_of(item)
     options.no_shared_memory(kind, item["name"], parameters)
     return item["name"], parameters
 
 
-def _parameters(item: dict[str, Any]) -> Mapping[str, Any]:
+def parameters_of(item: dict[str, Any]) -> Mapping[str, Any]:
+    """The parameters of a request or of a tensor; none when it has none."""
     parameters = item.get("parameters")
     if parameters is None:
         return options.NONE

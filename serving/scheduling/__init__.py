@@ -8,5 +8,6 @@ protocol or an engine's kind.
 from serving.scheduling.admission import Admission
 from serving.scheduling.job import Done, Job, Result
 from serving.scheduling.queue import ModelQueue
+from serving.scheduling.stream import Stream
 
-__all__ = ["Admission", "Done", "Job", "ModelQueue", "Result"]
+__all__ = ["Admission", "Done", "Job", "ModelQueue", "Result", "Stream"]

@@ -17,16 +17,18 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Sequence
 
-from serving.engines.base import Interrupt
+from serving.engines.base import Interrupt, StreamingEngine
 from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, NotReady, Overloaded, ServingError
 from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request, Response
 from serving.scheduling.admission import Admission
 from serving.scheduling.job import Done, Job, Result
+from serving.scheduling.stream import Responses, Stream
 from serving.settings import Settings
-from serving.tensors import Signature, Tensor
+from serving.tensors import Array, Signature, Tensor
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class ModelQueue:
         """Most rows of several requests that are given to the engine at once; 0: requests are not joined."""
         self.max_delay_s = 0.0
         """How long a request may wait for others to be joined with."""
+        self.streams = isinstance(loaded.engine, StreamingEngine)
+        """Whether a request may have several responses; ``stream`` gives them."""
         self._admission = admission
         self._engine = loaded.engine
         self._inline_elements = loaded.inline_elements
@@ -63,6 +67,7 @@ class ModelQueue:
         self._closed = False
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._running: Job | None = None
+        self._streaming: set[Job] = set()
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,6 +103,24 @@ class ModelQueue:
         ``received`` is when its last byte came (``time.perf_counter``), ``timeout_s`` the client's own
         limit. None when it was answered at once; otherwise the job, which can be cancelled.
         """
+        job = self._admitted(request, received, timeout_s, done)
+        if self._pending == 0 and sum([array.size for array in job.inputs.values()]) <= self._inline_elements:
+            self._finish(job, self._infer(job, None))
+            return None
+        self._enter(job)
+        self._waiting.put(job)
+        return job
+
+    def stream(self, request: Request, received: float, timeout_s: float | None) -> Stream:
+        """Begins a request of a model that ``streams``; its time limit is that of the last response."""
+        assert isinstance(self._engine, StreamingEngine)
+        job = self._admitted(request, received, timeout_s, lambda job, result: None)
+        self._enter(job)
+        stream = Stream(job, self._responses(self._engine, job), self._explained, self._streamed)
+        self._streaming.add(job)
+        return stream
+
+    def _admitted(self, request: Request, received: float, timeout_s: float | None, done: Done) -> Job:
         now = time.perf_counter()
         self.counters.compute_input_s += now - received
         size_bytes = sum([tensor.array.nbytes for tensor in request.inputs])
@@ -108,22 +131,21 @@ class ModelQueue:
         limit_s = self._limit_s if timeout_s is None else min(timeout_s, self._limit_s)
         job = Job(request, inputs, outputs, now, received + limit_s, done)
         job.size_bytes = size_bytes
-        if self._pending == 0 and sum([array.size for array in inputs.values()]) <= self._inline_elements:
-            self._finish(job, self._infer(job, None))
-            return None
+        return job
+
+    def _enter(self, job: Job) -> None:
         self._pending += 1
-        self._pending_bytes += size_bytes
+        self._pending_bytes += job.size_bytes
         self._admission.requests += 1
         self.counters.pending = self._pending
         self._idle.clear()
-        self._waiting.put(job)
-        return job
 
     def tick(self, now: float) -> None:
-        """Interrupts the running inference when its time is over."""
-        job = self._running
-        if job is not None and now > job.deadline and job.interrupt is not None and not job.interrupt.fired:
-            job.interrupt.fire()
+        """Interrupts running inferences whose time is over."""
+        running = self._running
+        for job in (*self._streaming, running) if running is not None else tuple(self._streaming):
+            if now > job.deadline and job.interrupt is not None and not job.interrupt.fired:
+                job.interrupt.fire()
 
     async def close(self) -> None:
         """Takes no more requests, waits for those it has, and frees the engine."""
@@ -153,13 +175,32 @@ class ModelQueue:
             return self._too_late("waited for longer than")
         try:
             arrays = self._engine.infer(job.inputs, [spec.name for spec in job.outputs], interrupt)
-        except ServingError as error:
-            return error if interrupt is None or not interrupt.fired else self._interrupted(job)
         except Exception as error:
-            _log.exception("engine of model %s version %s failed", self.name, self.version)
-            return InferenceFailed(f"model '{self.name}' failed: {type(error).__name__}")
+            return self._explained(job, error)
         finally:
             job.ended = time.perf_counter()
+        return self._response(job, arrays)
+
+    def _responses(self, engine: StreamingEngine, job: Job) -> Responses:
+        assert job.interrupt is not None
+        names = [spec.name for spec in job.outputs]
+        with contextlib.closing(engine.stream(job.inputs, names, job.interrupt)) as computed:
+            for arrays in computed:
+                yield self._response(job, arrays)
+
+    def _explained(self, job: Job, error: Exception) -> ServingError:
+        if job.interrupt is not None and job.interrupt.fired:
+            return self._interrupted(job)
+        if isinstance(error, ServingError):
+            return error
+        _log.error("engine of model %s version %s failed", self.name, self.version, exc_info=error)
+        return InferenceFailed(f"model '{self.name}' failed: {type(error).__name__}")
+
+    def _streamed(self, job: Job) -> None:
+        self._streaming.discard(job)
+        self._leave(job, Cancelled("a stream has told its result itself"))
+
+    def _response(self, job: Job, arrays: Sequence[Array]) -> Response:
         tensors = [Tensor(spec.name, spec.datatype, array) for spec, array in zip(job.outputs, arrays, strict=True)]
         return Response(self.name, self.version, job.request.id, tensors)
 

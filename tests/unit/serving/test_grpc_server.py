@@ -41,10 +41,13 @@ class Served:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
+    (tmp_path / "rows.identity.json").write_text(
+        '{"stream": true, "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}'
+    )
     onnx_models.endless(tmp_path / "slow.onnx", always=False)
     metrics = Metrics()
     repository = Repository(
-        [tmp_path / "m.identity.json", tmp_path / "slow.onnx"],
+        [tmp_path / "m.identity.json", tmp_path / "slow.onnx", tmp_path / "rows.identity.json"],
         None,
         metrics,
         {"limits": {"maxPending": 8, "timeout": "60s"}},
@@ -96,7 +99,7 @@ async def test_an_inference_is_answered_with_the_revision_in_the_metadata(served
 async def test_the_methods_of_management_answer(served: Served) -> None:
     assert (await served.call("ServerReady")).ready
     assert (await served.call("ModelMetadata", name="m")).platform == "penstock_identity"
-    assert [entry.name for entry in (await served.call("RepositoryIndex")).models] == ["m", "slow"]
+    assert [entry.name for entry in (await served.call("RepositoryIndex")).models] == ["m", "rows", "slow"]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +155,43 @@ async def test_a_stream_answers_each_request_in_turn_and_outlives_a_wrong_one(se
         ("1", "Request for unknown model: 'q' is not served here"),
         ("2", ""),
     ]
+
+
+def told(message: Any) -> Any:
+    """What a message of a stream says: the id, whether it is the last to its request, and the values it has."""
+    answer = message.infer_response
+    values = [np.frombuffer(raw, "<f4").tolist() for raw in answer.raw_output_contents]
+    return answer.id, answer.parameters["triton_final_response"].bool_param, values
+
+
+async def test_a_model_that_streams_answers_one_request_with_several_messages(served: Served) -> None:
+    end = {"triton_enable_empty_final_response": {"bool_param": True}}
+    sent = [request("rows", 2, id="1"), request("m", 1, id="2"), request("rows", 1, id="3", parameters=end)]
+
+    answers = [message async for message in served.stream(iter(sent))]
+
+    assert [told(message) for message in answers] == [
+        ("1", False, [[1.0]]), ("1", False, [[1.0]]), ("2", True, [[1.0]]), ("3", False, [[1.0]]), ("3", True, []),
+    ]  # fmt: skip
+    assert (answers[-1].infer_response.model_name, answers[-1].infer_response.model_version) == ("rows", "1")
+
+
+async def test_a_unary_call_of_a_model_that_streams_needs_exactly_one_response(served: Served) -> None:
+    answer = await served.infer(request("rows", 1))
+    assert np.frombuffer(answer.raw_output_contents[0], "<f4").tolist() == [1.0]
+
+    with pytest.raises(grpcio.aio.AioRpcError) as refused:
+        await served.infer(request("rows", 2))
+
+    assert refused.value.code() is grpcio.StatusCode.INVALID_ARGUMENT
+    assert "ask with generate_stream or ModelStreamInfer" in str(refused.value.details())
+
+
+async def test_a_stream_that_its_client_cancels_ends(served: Served) -> None:
+    call = served.stream(iter([request("rows", 20_000)]))
+    await call.read()
+    counters = served.repository.find("rows", "").counters
+
+    call.cancel()
+
+    await until(lambda: counters.pending == 0 and counters.failures.get("CANCELED") == 1)

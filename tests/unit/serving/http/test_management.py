@@ -13,7 +13,7 @@ from serving.service import Service, version
 from tests.rig import onnx_models
 
 EXTENSIONS = [
-    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters",
+    "binary_tensor_data", "classification", "generate", "model_configuration", "model_repository", "parameters",
     "schedule_policy", "statistics",
 ]  # fmt: skip
 METADATA = {

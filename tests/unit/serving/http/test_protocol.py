@@ -109,12 +109,22 @@ async def until(condition: Any) -> None:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    """``m`` echoes x FP32 [-1]; ``slow`` never answers while its input ``go`` is true; ``text`` echoes strings."""
+    """``m`` echoes x FP32 [-1]; ``slow`` never answers while its input ``go`` is true; ``text`` echoes strings;
+    ``rows`` echoes like ``m``, one response a row.
+    """
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
+    (tmp_path / "rows.identity.json").write_text(
+        '{"stream": true, "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}'
+    )
     onnx_models.endless(tmp_path / "slow.onnx", always=False)
     onnx_models.echo(tmp_path / "text.onnx", TensorProto.STRING)
     metrics, admission = Metrics(), Admission(100, LIMITS.max_held_bytes)
-    paths = [tmp_path / "m.identity.json", tmp_path / "slow.onnx", tmp_path / "text.onnx"]
+    paths = [
+        tmp_path / "m.identity.json",
+        tmp_path / "slow.onnx",
+        tmp_path / "text.onnx",
+        tmp_path / "rows.identity.json",
+    ]
     repository = Repository(paths, None, metrics, {"limits": {"maxPending": 8, "timeout": "60s"}}, admission)
     await repository.start()
     plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"}, admission)
@@ -262,6 +272,7 @@ async def test_every_unary_method_answers_over_http_1(served: Served) -> None:
     assert answers["ModelConfig"].config.input[0].dims == [-1]
     assert [(entry.name, entry.state) for entry in answers["RepositoryIndex"].models] == [
         ("m", "READY"),
+        ("rows", "READY"),
         ("slow", "READY"),
         ("text", "READY"),
     ]
@@ -590,3 +601,97 @@ async def test_an_output_is_answered_as_classes_over_rest_and_grpc(served: Serve
     message = grpc.InferResponse.FromString((await client.answer()).body[5:])
     assert (message.outputs[0].datatype, list(message.outputs[0].shape)) == ("BYTES", [2])
     assert message.raw_output_contents[0] == b"\x0a\0\0\0002.000000:1\x0a\0\0\0001.000000:0"
+
+
+def events(answer: Answer) -> list[Any]:
+    """The documents of server-sent events."""
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.body.endswith(b"\n\n") or not answer.body
+    return [orjson.loads(line.removeprefix(b"data: ")) for line in answer.body.split(b"\n\n")[:-1]]
+
+
+def generate(model: str, values: Any, kind: str = "generate_stream", **more: Any) -> bytes:
+    return infer({"x": values, **more}, f"/v2/models/{model}/{kind}")
+
+
+def told(model: str, *values: float) -> list[Any]:
+    return [{"model_name": model, "model_version": "1", "id": "7", "x": value} for value in values]
+
+
+async def test_a_stream_tells_each_response_as_an_event_and_the_connection_goes_on(served: Served) -> None:
+    client = await served.client()
+
+    client.send(generate("rows", [1, 2, 3], id="7"), generate("rows", []), infer())
+
+    assert events(await client.answer()) == told("rows", 1.0, 2.0, 3.0)
+    assert events(await client.answer()) == []
+    assert (await client.answer()).json == ANSWER
+
+
+async def test_a_model_with_one_response_streams_that(served: Served) -> None:
+    client = await served.client()
+
+    client.send(generate("m", 2, id="7"), infer({"x": 2, "id": "7"}, "/v2/models/m/versions/1/generate_stream"))
+
+    assert [events(await client.answer()) for _ in range(2)] == [told("m", 2.0), told("m", 2.0)]
+
+
+async def test_generate_gives_exactly_one_response(served: Served) -> None:
+    client = await served.client()
+    client.send(*(generate(model, [2], "generate", id="7") for model in ("m", "rows")))
+    client.send(generate("rows", [1, 2], "generate"))
+
+    assert [(await client.answer()).json for _ in range(2)] == told("m", 2.0) + told("rows", 2.0)
+    refused = await client.answer()
+    assert (refused.status, refused.json) == (
+        400,
+        {
+            "error": "the model gives more than one response to this request; "
+            "ask with generate_stream or ModelStreamInfer, which take any number"
+        },
+    )
+
+
+async def test_a_stream_that_fails_before_its_first_response_is_refused_as_any_request(served: Served) -> None:
+    client = await served.client()
+
+    client.send(
+        generate("nope", 1),
+        generate("rows", "text"),
+        generate("rows", [1], y=1),
+        infer({}, "/v2/models/rows/generate_stream"),
+    )
+
+    assert [(await client.answer()).status for _ in range(4)] == [404, 400, 200, 400]
+
+
+LONG = orjson.dumps({"x": [0] * 90_000, "id": "i" * 400})
+"""A request whose responses are more than all buffers between the server and a client hold."""
+
+
+async def test_a_stream_whose_client_goes_away_ends(served: Served) -> None:
+    client = await served.client()
+    client.send(request("POST", "/v2/models/rows/generate_stream", LONG))
+    await client.reader.readuntil(b"data: ")
+    counters = served.repository.find("rows", "").counters
+    assert counters.pending == 1
+
+    client.writer.transport.abort()
+
+    await until(lambda: counters.pending == 0 and counters.failures.get("CANCELED") == 1)
+
+
+async def test_a_stream_whose_time_is_over_says_so_in_its_last_event(served: Served) -> None:
+    client = await served.client()
+    client.send(request("POST", "/v2/models/rows/generate_stream", LONG))
+    await client.reader.readuntil(b"data: ")
+
+    served.repository.find("rows", "").tick(1e18)
+
+    client.reader._limit = 2**30  # type: ignore[attr-defined]
+    rest = (await client.reader.readuntil(b"\r\n0\r\n\r\n")).split(b"data: ")[-1]
+    assert orjson.loads(rest.split(b"\n\n")[0]) == {
+        "error": "model 'rows' did not answer within the time limit of the request (at most 60 s, limits.timeout)"
+    }
+    client.send(infer())
+    assert (await client.answer()).json == ANSWER
