@@ -1,4 +1,4 @@
-"""From an artifact to an engine that has proved it can answer: load, then one inference under the time limit.
+"""From an artifact to an engine that has proved it can answer: load, one inference under the time limit, warm-up.
 
 The trial inference refuses a model that never ends before anybody can ask it anything, and it
 measures. A model that answered in less than ``INLINE_S`` is cheaper to run on the event loop than to
@@ -15,13 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
+from serving import warming
 from serving.engines import artifact
 from serving.engines.base import Engine, Interrupt
 from serving.errors import ArtifactRefused, EngineLost, InvalidInput, ServingError
 from serving.settings import Settings
-from serving.tensors import DTYPES, Array, TensorSpec
 
 INLINE_S = 100e-6
 _MAX_GROWTH = 8
@@ -44,7 +42,9 @@ def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_coun
     engine = _engine(path, said)
     try:
         engine.signature.labelled(said.labels)
-        return Loaded(engine, _inline_elements(engine, path, said.limits.timeout_s, clock))
+        inline_elements = _inline_elements(engine, path, said.limits.timeout_s, clock)
+        warming.run(engine, path, said)
+        return Loaded(engine, inline_elements)
     except InvalidInput as error:
         engine.close()
         raise ArtifactRefused(f"{path} does not fit its settings: {error}") from error
@@ -62,7 +62,7 @@ def _engine(path: Path, said: Settings) -> Engine:
 
 
 def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable[[], float]) -> int:
-    inputs = {spec.name: _zeros(spec) for spec in engine.signature.inputs}
+    inputs = {spec.name: warming.zeros(spec) for spec in engine.signature.inputs}
     outputs = [spec.name for spec in engine.signature.outputs]
     interrupt = Interrupt()
     timer = threading.Timer(limit_s, interrupt.fire)
@@ -94,12 +94,3 @@ def _inline_elements(engine: Engine, path: Path, limit_s: float, clock: Callable
         return 0
     growth = min(_MAX_GROWTH, INLINE_S / max(fastest, 1e-9))
     return int(sum(max(array.size, 1) for array in inputs.values()) * growth)
-
-
-def _zeros(spec: TensorSpec) -> Array:
-    shape = tuple(1 if size == -1 else size for size in spec.shape)
-    if spec.datatype != "BYTES":
-        return np.zeros(shape, DTYPES[spec.datatype])
-    array = np.empty(shape, np.object_)
-    array.fill(b"")
-    return array

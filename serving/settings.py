@@ -55,12 +55,38 @@ class Limits(_Strict, frozen=True):
         return seconds(self.timeout)
 
 
+class WarmUp(_Strict, frozen=True):
+    """One or more requests that the model answers before it is ready; see ``serving.warming``."""
+
+    file: str | None = None
+    """A V2 request in JSON, beside the model's file."""
+    shapes: dict[str, tuple[Annotated[int, msgspec.Meta(ge=0)], ...]] | None = None
+    """Shapes of inputs by name; their values are zero."""
+    batch_sizes: tuple[Annotated[int, msgspec.Meta(ge=1)], ...] = ()
+    """Numbers of rows; their values are zero."""
+    count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    """How often each is run."""
+
+    def __post_init__(self) -> None:
+        given = [self.file is not None, self.shapes is not None, bool(self.batch_sizes)]
+        if sum(given) != 1:
+            raise ValueError("a warm-up needs one of file, shapes and batchSizes")
+
+    def told(self) -> str:
+        """What it is, for a message."""
+        if self.file is not None:
+            return self.file
+        return f"batchSizes {list(self.batch_sizes)}" if self.batch_sizes else f"shapes {self.shapes}"
+
+
 class Settings(_Strict, frozen=True):
     """Everything said about one model."""
 
     limits: Limits = Limits()
     isolation: Literal["none", "process"] = "none"
     """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
+    warm_up: tuple[WarmUp, ...] = ()
+    """Run after the trial inference, in this order."""
     labels: dict[str, tuple[str, ...]] = {}
     """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
 

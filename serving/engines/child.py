@@ -22,7 +22,7 @@ from typing import Any
 
 from serving.contract import Exit
 from serving.engines import artifact, frames
-from serving.engines.base import Engine, Interrupt
+from serving.engines.base import Engine, Interrupt, StreamingEngine
 from serving.errors import InvalidInput, ServingError
 from serving.tensors import Tensor
 
@@ -73,6 +73,12 @@ def _loaded(channel: frames.Channel) -> Engine | None:
         return None
     except MemoryError:
         channel.send({"error": "ArtifactRefused", "text": f"{head['path']} needs more memory than limits.memory"})
+        return None
+    if isinstance(engine, StreamingEngine):
+        text = (
+            f"{head['path']} answers with streams, which come from the server's own process only; use isolation: none"
+        )
+        channel.send({"error": "ArtifactRefused", "text": text})
         return None
     signature = engine.signature
     channel.send(

@@ -113,3 +113,15 @@ def test_an_artifact_cut_in_half_is_refused_by_name(path: Path, load: Callable[[
 
 def test_it_can_be_closed(path: Path, load: Callable[[Path], Engine]) -> None:
     load(path).close()
+
+
+def test_an_engine_that_streams_is_refused_a_process_of_its_own(tmp_path: Path) -> None:
+    path = identity(tmp_path)
+    path.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "stream": true}')
+
+    with pytest.raises(ArtifactRefused) as refused:
+        ProcessEngine(path, Settings())
+
+    assert str(refused.value) == (
+        f"{path} answers with streams, which come from the server's own process only; use isolation: none"
+    )
