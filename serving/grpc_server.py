@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import grpc as grpcio
@@ -18,6 +18,7 @@ import grpc as grpcio
 from serving import grpc_methods
 from serving.contract import GRPC_SERVICE, STREAM_METHOD
 from serving.errors import Cancelled, PortInUse, ServingError
+from serving.http import grpc_wire
 from serving.metrics import ModelCounters
 from serving.observing import Facts
 from serving.protocols import classification, grpc
@@ -25,6 +26,8 @@ from serving.scheduling import Admission, Job, ModelQueue, Result
 from serving.service import Service
 
 _log = logging.getLogger(__name__)
+_METADATA_BYTES = 64 * 2**10
+"""As much as the router takes; grpcio's own limit refuses some calls between 8 and 16 KiB and some not."""
 _CODES = {code.value[0]: code for code in grpcio.StatusCode}
 
 
@@ -39,23 +42,25 @@ class GrpcServer:
         self._admission = admission
         self._server = grpcio.aio.server(
             options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", max_message_bytes - grpc_wire.PREFIX_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                ("grpc.max_metadata_size", _METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ]
         )
-        handlers = {
-            method: grpcio.unary_unary_rpc_method_handler(self._unary(method), request.FromString, _serialize)
-            for method, (request, _) in grpc.METHODS.items()
+        # Unary calls are served as streams of one message: grpcio's own unary handler never answers a call that ends
+        # without a message, nor one whose only message is cut off.
+        handlers: dict[str, Any] = {
+            method: grpcio.stream_unary_rpc_method_handler(self._unary(method))
+            for method in grpc.METHODS
             if method not in ("ModelInfer", STREAM_METHOD)
         }
-        handlers["ModelInfer"] = grpcio.unary_unary_rpc_method_handler(
-            self._infer, grpc.InferRequest.FromString, _serialize
+        handlers["ModelInfer"] = grpcio.stream_unary_rpc_method_handler(self._infer)
+        handlers[STREAM_METHOD] = grpcio.stream_stream_rpc_method_handler(self._stream)
+        self._server.add_generic_rpc_handlers(
+            (grpcio.method_handlers_generic_handler(GRPC_SERVICE, handlers), _UnknownMethods())
         )
-        handlers[STREAM_METHOD] = grpcio.stream_stream_rpc_method_handler(
-            self._stream, grpc.InferRequest.FromString, _serialize
-        )
-        self._server.add_generic_rpc_handlers((grpcio.method_handlers_generic_handler(GRPC_SERVICE, handlers),))
 
     def bind(self, host: str, port: int) -> int:
         """Takes the port, or a free one for 0, and gives its number."""
@@ -75,35 +80,45 @@ class GrpcServer:
         """Refuses new calls and lets the ones in work end."""
         await self._server.stop(grace_s)
 
-    def _unary(self, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def answer(message: Any, context: Any) -> Any:
+    def _unary(self, method: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+        async def answer(messages: Any, context: Any) -> bytes:
             try:
-                return await grpc_methods.call(self._service, method, message)
-            except ServingError as error:
-                await context.abort(_CODES[error.grpc], str(error))
+                message = grpc.parse(grpc_methods.request_class(method), await _one(context))
+                return _serialize(await grpc_methods.call(self._service, method, message))
+            except Exception as error:
+                raise await self._refused(context, error) from None
 
         return answer
 
-    async def _infer(self, message: Any, context: Any) -> Any:
+    async def _infer(self, messages: Any, context: Any) -> bytes:
         try:
-            answer = await self._inferred(message, context)
-        except ServingError as error:
-            await context.abort(_CODES[error.grpc], str(error))
+            answer = _serialize(await self._inferred(grpc.parse(grpc.InferRequest, await _one(context)), context))
+        except Exception as error:
+            raise await self._refused(context, error) from None
         if self._identity:
             await context.send_initial_metadata(self._identity)
         return answer
 
-    async def _stream(self, messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for message in messages:
+    async def _stream(self, messages: Any, context: Any) -> None:
+        if self._identity:
+            await context.send_initial_metadata(self._identity)
+        while (payload := await context.read()) is not grpcio.aio.EOF:
+            id = ""
             try:
-                async for answer in self._answers(message, context):
-                    yield answer
-            except ServingError as error:
-                yield grpc.StreamInferResponse(
-                    error_message=str(error), infer_response=grpc.InferResponse(id=message.id)
+                message = grpc.parse(grpc.InferRequest, payload)
+                id = message.id
+                async with contextlib.aclosing(self._answers(message, context)) as answers:
+                    async for answer in answers:
+                        await context.write(_serialize(answer))
+            except grpcio.aio.BaseError:
+                raise  # nobody is there to be told
+            except Exception as error:
+                refusal = grpc.StreamInferResponse(
+                    error_message=str(_told(error)), infer_response=grpc.InferResponse(id=id)
                 )
+                await context.write(_serialize(refusal))
 
-    async def _answers(self, message: Any, context: Any) -> AsyncIterator[Any]:
+    async def _answers(self, message: Any, context: Any) -> AsyncGenerator[Any, None]:
         queue = self._streaming(message)
         if queue is None:
             yield grpc.streamed(await self._inferred(message, context), final=True)
@@ -141,10 +156,19 @@ class GrpcServer:
                 return queue
         return None
 
+    async def _refused(self, context: Any, error: Exception) -> Exception:
+        """Ends a call with the error's code and text; gives what to raise then."""
+        told = _told(error)
+        try:
+            await context.abort(_CODES[told.grpc], str(told), self._identity)
+        except Exception as aborted:
+            return aborted
+        raise AssertionError("grpcio's abort always raises")
+
     async def _inferred(self, message: Any, context: Any) -> Any:
+        received = time.perf_counter()
         observer = self._service.observer
         call = _Call(message, context)
-        received = time.perf_counter()
         held_bytes = 0
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
@@ -207,6 +231,34 @@ class _Call:
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.context.invocation_metadata() or () if key == name), None)
+
+
+class _UnknownMethods(grpcio.GenericRpcHandler):
+    """Answers for methods and services that do not exist, in our words."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        method = handler_call_details.method
+
+        async def refuse(messages: Any, context: Any) -> bytes:
+            error = grpc_methods.unknown(method.removeprefix(f"/{GRPC_SERVICE}/"))
+            await context.abort(_CODES[error.grpc], str(error))
+            return b""
+
+        return grpcio.stream_unary_rpc_method_handler(refuse)
+
+
+def _told(error: Exception) -> ServingError:
+    if isinstance(error, ServingError):
+        return error
+    _log.error("a gRPC call failed", exc_info=error)
+    return ServingError("the server failed to answer this call; its log says why")
+
+
+async def _one(context: Any) -> bytes:
+    message = await context.read()
+    if message is grpcio.aio.EOF:
+        raise grpc_wire.NotOneMessage
+    return bytes(message)
 
 
 def _settle(call: _Call, answered: asyncio.Future[Result], job: Job, result: Result) -> None:

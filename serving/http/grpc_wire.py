@@ -10,33 +10,68 @@ import string
 import struct
 import urllib.parse
 
-from serving.errors import InvalidInput, ServingError, Unsupported
+from serving.errors import GrpcCode, InvalidInput, ServingError, TooLarge, Unsupported
 from serving.http import coding
 
 _PLAIN = "".join(set(string.printable) - set("%\t\n\r\x0b\x0c"))
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _HEAD = b"content-type: application/grpc\r\n"
+_PREFIX = struct.Struct(">BI")
+PREFIX_BYTES = _PREFIX.size
+_TIMEOUT_LENGTH = 20
+
+
+class NotOneMessage(InvalidInput):
+    """A unary call with no whole message, or with more than one; the code is the one gRPC has for it."""
+
+    grpc = GrpcCode.UNIMPLEMENTED
+
+    def __init__(self, text: str = "the call ended without a whole message; expected one") -> None:
+        super().__init__(text)
+
+
+class Malformed(InvalidInput):
+    """Headers or framing that break gRPC's rules; the code is the one gRPC has for it."""
+
+    grpc = GrpcCode.INTERNAL
 
 
 def message(body: bytes | bytearray, encoding: str, limit: int) -> memoryview | bytes:
-    """The one message in a request's body."""
-    if len(body) < 5:
-        raise InvalidInput(f"the request has {len(body)} bytes, expected a gRPC message with its prefix of 5 bytes")
-    flag, length = struct.unpack_from(">BI", body)
-    if length != len(body) - 5:
-        raise InvalidInput(f"the gRPC message says {length} bytes, {len(body) - 5} came; expected one whole message")
-    view = memoryview(body)[5:]
+    """The one message in a request's body; its prefix counts towards the limit."""
+    flag, length = _PREFIX.unpack_from(body) if len(body) >= PREFIX_BYTES else (0, 0)
+    if length != len(body) - PREFIX_BYTES or flag > 1:
+        raise _not_one(len(body) - PREFIX_BYTES, flag, length, limit - PREFIX_BYTES)
+    view = memoryview(body)[PREFIX_BYTES:]
     if flag == 0:
         return view
-    if flag != 1 or encoding in ("", "identity"):
-        raise Unsupported(f"the gRPC message is compressed with '{encoding[:40]}'; send gzip, deflate or none")
-    return coding.unpack(bytes(view), encoding, limit)
+    if encoding in ("", "identity"):
+        raise Malformed(
+            "the gRPC message is compressed, and grpc-encoding does not say how; send gzip, deflate or none"
+        )
+    try:
+        return coding.unpack(bytes(view), encoding, limit - PREFIX_BYTES)
+    except (TooLarge, Unsupported):
+        raise
+    except InvalidInput as error:
+        raise Malformed(str(error)) from error
 
 
-def timeout_s(value: bytes) -> float | None:
-    """The header grpc-timeout in seconds; None when it says nothing readable."""
+def _not_one(size: int, flag: int, length: int, limit: int) -> InvalidInput:
+    if length > limit:
+        return TooLarge(f"the gRPC message says {length} bytes, the limit of this server is {limit}")
+    if size > length and flag <= 1:
+        return NotOneMessage(f"the call has {size - length} bytes behind its first message; expected one message")
+    return NotOneMessage()
+
+
+def timeout_s(value: bytes) -> float:
+    """The header grpc-timeout in seconds; more than eight digits are read too, as grpcio does."""
     unit = _UNITS_S.get(value[-1:])
-    return int(value[:-1]) * unit if unit is not None and value[:-1].isdigit() and len(value) <= 9 else None
+    if unit is None or not value[:-1].isdigit() or len(value) > _TIMEOUT_LENGTH:
+        raise Malformed(
+            f"grpc-timeout '{value[:40].decode('latin-1')}' is no time; expected up to 8 digits and H, M, S, m, u or n"
+        )
+    return int(value[:-1]) * unit
 
 
 def answer(payload: bytes) -> bytes:
@@ -44,8 +79,8 @@ def answer(payload: bytes) -> bytes:
     return b"".join(
         (
             _HEAD,
-            b"transfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n%x\r\n\0" % (len(payload) + 5),
-            struct.pack(">I", len(payload)),
+            b"transfer-encoding: chunked\r\n\r\n%x\r\n" % (len(payload) + PREFIX_BYTES),
+            _PREFIX.pack(0, len(payload)),
             payload,
             b"\r\n0\r\ngrpc-status: 0\r\n\r\n",
         )

@@ -4,7 +4,9 @@ import pytest
 
 from serving.errors import InvalidInput, TooLarge, Unsupported
 from serving.http import grpc_wire
+from serving.http.grpc_wire import Malformed, NotOneMessage
 
+NONE = "the call ended without a whole message; expected one"
 BOMB = gzip.compress(b"\0" * 200, mtime=0)
 
 
@@ -17,10 +19,15 @@ def test_a_message_is_what_follows_its_prefix() -> None:
 @pytest.mark.parametrize(
     ("body", "encoding", "kind", "text"),
     [
-        (b"\0\0", "", InvalidInput, "the request has 2 bytes, expected a gRPC message with its prefix of 5 bytes"),
-        (b"\0\0\0\0\3ab", "", InvalidInput, "the gRPC message says 3 bytes, 2 came; expected one whole message"),
-        (b"\0\0\0\0\1ab", "", InvalidInput, "the gRPC message says 1 bytes, 2 came; expected one whole message"),
-        (b"\1\0\0\0\1a", "", Unsupported, "the gRPC message is compressed with ''; send gzip, deflate or none"),
+        (b"", "", NotOneMessage, NONE),
+        (b"\0\0", "", NotOneMessage, NONE),
+        (b"\0\0\0\0\3ab", "", NotOneMessage, NONE),
+        (b"\2\0\0\0\2ab", "", NotOneMessage, NONE),
+        (b"\0\0\0\0\1ab", "", NotOneMessage, "the call has 1 bytes behind its first message; expected one message"),
+        (b"\0\0\0\1\0ab", "", TooLarge, "the gRPC message says 256 bytes, the limit of this server is 100"),
+        (b"\1\0\0\0\1a", "", Malformed, "the gRPC message is compressed, and grpc-encoding does not say how; "
+         "send gzip, deflate or none"),
+        (b"\1\0\0\0\1a", "gzip", Malformed, "the body's gzip data is cut off after 1 bytes"),
         (b"\1\0\0\0\1a", "snappy", Unsupported,
          "the content encoding 'snappy' is not known here; send gzip, deflate or none"),
         (b"\1" + len(BOMB).to_bytes(4, "big") + BOMB, "gzip", TooLarge,
@@ -29,7 +36,7 @@ def test_a_message_is_what_follows_its_prefix() -> None:
 )  # fmt: skip
 def test_a_message_that_cannot_be_is_refused(body: bytes, encoding: str, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind) as refused:
-        grpc_wire.message(body, encoding, 100)
+        grpc_wire.message(body, encoding, 105)
 
     assert str(refused.value) == text
 
@@ -37,15 +44,25 @@ def test_a_message_that_cannot_be_is_refused(body: bytes, encoding: str, kind: t
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [(b"7S", 7), (b"2H", 7200), (b"3M", 180), (b"250m", 0.25), (b"5u", 5e-6), (b"9n", 9e-9),
-     (b"", None), (b"S", None), (b"7", None), (b"-7S", None), (b"123456789S", None)],
+     (b"123456789S", 123456789)],
 )  # fmt: skip
-def test_a_timeout_is_read_in_its_unit(header: bytes, seconds: float | None) -> None:
-    assert grpc_wire.timeout_s(header) == (None if seconds is None else pytest.approx(seconds))
+def test_a_timeout_is_read_in_its_unit(header: bytes, seconds: float) -> None:
+    assert grpc_wire.timeout_s(header) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("header", [b"", b"S", b"7", b"-7S", b"7s", b"1.5S", b"\xb2S", b"9" * 20 + b"S"])
+def test_a_timeout_that_is_none_is_refused(header: bytes) -> None:
+    with pytest.raises(Malformed) as refused:
+        grpc_wire.timeout_s(header)
+
+    assert str(refused.value) == (
+        f"grpc-timeout '{header.decode('latin-1')}' is no time; expected up to 8 digits and H, M, S, m, u or n"
+    )
 
 
 def test_an_answer_has_its_status_in_the_trailers_and_a_refusal_in_the_headers() -> None:
     assert grpc_wire.answer(b"abc") == (
-        b"content-type: application/grpc\r\ntransfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n"
+        b"content-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
         b"8\r\n\0\0\0\0\3abc\r\n0\r\ngrpc-status: 0\r\n\r\n"
     )
     assert grpc_wire.refusal(InvalidInput("50 % of 'ä'\n")) == (
