@@ -47,8 +47,8 @@ cluster-down: $(DEV)  ## Remove it, and everything it left
 
 check: check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check  ## Format, lint, types, layers, spelling, drift of what is generated
 
-bench: $(DEV)  ## Measure what "make up" serves (ARGS="--rate 200 --seconds 30")
-	$(PY) -m benchmarks $(ARGS)
+bench: $(DEV)  ## Measure Penstock beside its peers (ARGS="--peers triton,kserve --rounds 3")
+	$(PY) -m benchmarks peers $(ARGS)
 
 images: $(DEV)  ## Build the container images into build/images, as root on Debian (ARGS="serve router --base IMAGE")
 	@$(PY) -m images $(ARGS)

@@ -1,91 +1,32 @@
-"""``python -m benchmarks``: how long does a served model take to answer, at a given rate of arrivals?
-
-Needs a served model (``make up`` in another terminal) and one sample of its input.
-"""
+"""``python -m benchmarks QUESTION``: one command for each question; ``README.md`` lists them."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
-import json
-import os
-import platform
-import shlex
-import subprocess
+import importlib
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
-import httpx
-import numpy as np
-
-from benchmarks import arrivals, load, report
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--url", default="http://127.0.0.1:8080/v2/models/digits", help="the model's URL")
-    parser.add_argument("--samples", type=Path, default=Path("examples/digits/eval.npz"), help="npz with x")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--raw", type=Path, default=Path("build/bench.jsonl"), help="where raw samples go")
-    return parser.parse_args(arguments)
-
-
-def origin(arguments: Sequence[str]) -> dict[str, str]:
-    """Machine, commit and command: what a reader needs to repeat a figure."""
-    described = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False)
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "commit": described.stdout.strip() or "not in git",
-        "command": shlex.join(("python", "-m", "benchmarks", *arguments)),
-    }
-
-
-async def measure(
-    url: str, sample: np.ndarray[tuple[int, ...], np.dtype[np.float32]], due: Sequence[float]
-) -> tuple[load.Sample, ...]:
-    """Send ``sample`` to the model at ``url`` at each moment of ``due``."""
-    limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)
-    async with httpx.AsyncClient(limits=limits, timeout=30.0) as client:
-        metadata = (await client.get(url)).raise_for_status().json()
-        tensor = {"name": metadata["inputs"][0]["name"], "datatype": "FP32", "shape": list(sample.shape)}
-        body = json.dumps({"inputs": [{**tensor, "data": sample.ravel().tolist()}]}).encode()
-
-        async def send() -> str:
-            try:
-                answer = await client.post(f"{url}/infer", content=body)
-            except httpx.HTTPError as error:
-                return type(error).__name__
-            return "" if answer.status_code == 200 else f"HTTP {answer.status_code}"
-
-        return await load.drive(send, due, time.perf_counter)
+QUESTIONS = {
+    "peers": "benchmarks.comparison",
+    "render": "benchmarks.rendering",
+    "latency": "benchmarks.latency",
+    "recovery": "benchmarks.recovery",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print; 1 if any request failed."""
-    options = parse(arguments)
-    with np.load(options.samples, allow_pickle=False) as samples:
-        sample = samples["x"][:1].astype(np.float32)
-    due = arrivals.poisson(options.rate, options.seconds, options.seed)
-    try:
-        taken = asyncio.run(measure(options.url, sample, due))
-    except httpx.HTTPError as error:
-        print(
-            f"{options.url}: {error}; serve the model first, with `make up` in another terminal",
-            file=sys.stderr,
-        )
-        return 1
-    options.raw.parent.mkdir(parents=True, exist_ok=True)
-    options.raw.write_text("".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in taken))
-    summary = report.summarise(taken)
-    question = f"How long does {options.url} take to answer at {options.rate:g} requests a second?"
-    print(report.text(question, {**origin(arguments), "raw": str(options.raw)}, summary))
-    return 1 if summary.failed else 0
+    """Ask one question; 0 if it was answered and what was asked held."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What measures speed.")
+    commands = parser.add_subparsers(required=True, metavar="QUESTION")
+    for name, module in QUESTIONS.items():
+        question = importlib.import_module(module)
+        about = (question.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=about, description=about)
+        question.arguments(command)
+        command.set_defaults(run=question.run)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
 
 
 if __name__ == "__main__":

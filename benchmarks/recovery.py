@@ -1,4 +1,4 @@
-"""``python -m benchmarks.recovery``: how long after a ``kill -9`` is the declared state back?
+"""How long after a ``kill -9`` is the declared state back?
 
 Starts ``penstock up`` on a folder of its own with the digits example, and in each round kills the model server, the
 router and the supervisor (which is started again at once, as an init system would). Recovered means that the Model
@@ -17,13 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import httpx
 import numpy as np
 import psutil
 
-from benchmarks.__main__ import origin
+from benchmarks import origin
 
 MODEL = pathlib.Path("examples/digits/model.yaml")
 REQUEST = pathlib.Path("examples/digits/seven.json")
@@ -120,24 +120,22 @@ def measure(folder: pathlib.Path, rounds: int) -> dict[str, list[float]]:
     return taken
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recovery", description=(__doc__ or "").splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be asked."""
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--raw", type=pathlib.Path, default=pathlib.Path("build/recovery.json"))
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="penstock-recovery-") as folder:
         taken = measure(pathlib.Path(folder), options.rounds)
     options.raw.parent.mkdir(parents=True, exist_ok=True)
     options.raw.write_text(json.dumps(taken))
-    about = origin(arguments) | {"command": "python -m benchmarks.recovery", "raw": os.fspath(options.raw)}
+    about = origin.described() | {"raw": os.fspath(options.raw)}
     print("How long after a kill -9 is the declared state back?\n")
     print("\n".join(f"{name:<10}{value}" for name, value in about.items()))
     print(f"\n{'killed':<12}{'runs':>5}{'median':>9}{'longest':>9}")
     for name, times in taken.items():
         print(f"{name:<12}{len(times):>5}{np.median(times):>7.2f} s{max(times):>7.2f} s")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""One interleaved run: every contestant of a workload is up, and each round asks each of them once, in turn.
+
+A round begins with another contestant than the one before. Servers share one processor, the generator has another.
+Answers are checked before the first round and after the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import contestants, dialects, generators, models, processes, routing
+from benchmarks.contestants import CONTESTANTS, Server
+from benchmarks.ratios import Sample
+from benchmarks.workloads import Kind, Workload
+
+_WARM_S = 1
+
+
+def measure(
+    chosen: Sequence[Workload], rounds: int, seconds: int, folder: Path, told: Callable[[str], None]
+) -> Iterator[Sample]:
+    """Samples as they come. ``folder`` keeps the models, ``told`` hears how far it has come.
+
+    Raises ``NotServing``, ``WrongAnswer`` or ``Unusable`` where a comparison would mean nothing.
+    """
+    generators.require()
+    for (name, kind), group in itertools.groupby(chosen, lambda workload: (workload.model, workload.kind)):
+        model, workloads = models.made(name, folder), list(group)
+        if kind == Kind.START:
+            for workload in workloads:
+                yield from _starts(workload, model, rounds, told)
+            continue
+        for workload in workloads:
+            told(f"{workload.name}: {workload.about}")
+            with contextlib.ExitStack() as stack:
+                servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
+                for server in servers:
+                    server.await_answer(workload.protocol)
+                yield from _rounds(workload, servers, rounds, seconds, told)
+                for server in servers:
+                    server.check(workload.protocol)
+
+
+@contextlib.contextmanager
+def _up(workload: Workload, name: str, model: models.Model) -> Iterator[Server]:
+    with contestants.serving(CONTESTANTS[name], model) as server, contextlib.ExitStack() as stack:
+        yield stack.enter_context(routing.routed(server)) if workload.kind == Kind.ROUTED else server
+
+
+def rotated(names: Sequence[Server], number: int) -> Sequence[Server]:
+    """Their order in a round."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def _rounds(
+    workload: Workload, servers: Sequence[Server], rounds: int, seconds: int, told: Callable[[str], None]
+) -> Iterator[Sample]:
+    for server in servers:
+        _load(workload, server, _WARM_S)
+    for number in range(rounds):
+        for server in rotated(servers, number):
+            before, began = _Clocks.now(server), time.monotonic()
+            run = _load(workload, server, seconds)
+            took_s, after = time.monotonic() - began, _Clocks.now(server)
+            if run.failed:
+                raise generators.Unusable(f"{server.contestant.name}: {run.failed} of {run.requests} requests failed")
+            cpu_s = after.server_s - before.server_s
+            figures = {
+                "rate": run.requests / run.seconds,
+                "cpu_us": cpu_s / run.requests * 1e6,
+                "p50_ms": run.p50_ms,
+                "p99_ms": run.p99_ms,
+                "pss_mib": sum(tree.pss_mib() for tree in server.trees),
+            }
+            sample = Sample(workload.name, server.contestant.name, number, figures, after.foreign(before, took_s))
+            told(f"  {number} {sample.contestant:<18}{run.requests / run.seconds:>9.0f}/s{figures['cpu_us']:>9.0f} µs")
+            yield sample
+
+
+def _load(workload: Workload, server: Server, seconds: int) -> generators.Run:
+    asked = dialects.request(server.contestant.dialects[workload.protocol], server.model)
+    generate = generators.grpc if workload.protocol == "grpc" else generators.http
+    return generate(asked, server.port(workload.protocol), workload.connections, seconds)
+
+
+def _starts(workload: Workload, model: models.Model, rounds: int, told: Callable[[str], None]) -> Iterator[Sample]:
+    told(f"{workload.name}: {workload.about}")
+    for number in range(rounds):
+        first = number % len(workload.contestants)
+        for name in (*workload.contestants[first:], *workload.contestants[:first]):
+            before, began = processes.machine_busy_s(), time.monotonic()
+            own = time.process_time()
+            with contestants.serving(CONTESTANTS[name], model, cpu=None) as server:
+                start_s = server.await_answer(workload.protocol)
+                took_s = time.monotonic() - began
+                cpu_s = sum(tree.cpu_s() for tree in server.trees)
+                busy_s = processes.machine_busy_s() - before - cpu_s - (time.process_time() - own)
+                pss_mib = sum(tree.pss_mib() for tree in server.trees)
+            figures = {"start_s": start_s, "start_cpu_s": cpu_s, "pss_mib": pss_mib}
+            told(f"  {number} {name:<18}{start_s:>9.2f} s{pss_mib:>9.0f} MiB")
+            yield Sample(workload.name, name, number, figures, max(0.0, busy_s / took_s))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clocks:
+    """Processor time used so far, in seconds."""
+
+    machine_s: float
+    server_s: float
+    generator_s: float
+    own_s: float
+
+    @classmethod
+    def now(cls, server: Server) -> _Clocks:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return cls(
+            processes.machine_busy_s(),
+            sum(tree.cpu_s() for tree in server.trees),
+            ended.ru_utime + ended.ru_stime,
+            time.process_time(),
+        )
+
+    def foreign(self, before: _Clocks, took_s: float) -> float:
+        """Processors that were used by nobody of us."""
+        ours = self.server_s + self.generator_s + self.own_s - before.server_s - before.generator_s - before.own_s
+        return max(0.0, (self.machine_s - before.machine_s - ours) / took_s)

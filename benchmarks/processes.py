@@ -1,0 +1,113 @@
+"""Process trees on one processor: started, watched and ended; and what the machine did beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+SERVER_CPU, CLIENT_CPU = 0, 1
+_END_S = 10.0
+
+
+class Tree:
+    """A process with all it started."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._root = psutil.Process(popen.pid)
+        self._popen = popen
+
+    def members(self) -> list[psutil.Process]:
+        """Those that live."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [self._root, *self._root.children(recursive=True)]
+        return []
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def cpu_s(self) -> float:
+        """Processor time that all of them have used so far."""
+        return sum(self._of(member) for member in self.members())
+
+    def pss_mib(self) -> float:
+        """Memory of all of them, what they share counted once."""
+        total = 0
+        for member in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += member.memory_full_info().pss
+        return total / 2**20
+
+    def file_descriptors(self) -> int:
+        """Open in all of them."""
+        total = 0
+        for member in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += member.num_fds()
+        return total
+
+    def end(self) -> None:
+        """Ask it to end, and kill what is left after ten seconds."""
+        members = self.members()
+        if self.alive:
+            self._popen.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(members, timeout=_END_S)
+        for member in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._popen.wait()
+
+    @staticmethod
+    def _of(member: psutil.Process) -> float:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+
+
+def start(command: Sequence[str], folder: Path, environment: Mapping[str, str], cpu: int | None) -> Tree:
+    """``command`` in ``folder``, on ``cpu`` alone unless that is None; its output goes to ``output.log`` there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.log").open("ab") as output:
+        popen = subprocess.Popen(
+            [*pinned(cpu), *command],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Tree(popen)
+
+
+def pinned(cpu: int | None) -> Sequence[str]:
+    """What stands before a command that may use one processor."""
+    return () if cpu is None else ("taskset", "--cpu-list", str(cpu))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on at this moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def machine_busy_s() -> float:
+    """Processor time that the whole machine has used so far."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def cpu_s(trees: Iterable[Tree]) -> float:
+    """Processor time of several trees."""
+    return sum(tree.cpu_s() for tree in trees)
