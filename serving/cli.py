@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -55,6 +56,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     models.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
                         help="said of all models, above what penstock.json in a model's folder says: "
                         '{"limits": {"maxPending": 128, "timeout": "30s"}}')  # fmt: skip
+    watching = serve.add_argument_group("watching")
+    watching.add_argument("--log-requests", type=_log, metavar="RATE[:FILE]", default=env.get(Env.LOG_REQUESTS),
+                          help="write a line of JSON for this share of requests (0.01: one in a hundred), and for "
+                          "those that failed or took a second, to standard error or a file")  # fmt: skip
     serve.set_defaults(run=_serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
@@ -129,6 +134,17 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _log(text: str) -> tuple[float, Path | None]:
+    rate, _, file = text.partition(":")
+    try:
+        value = float(rate)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{rate}' is no share of requests from 0 to 1")
+    return value, Path(file) if file else None
+
+
 def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int | None) -> Listen:
     from serving.http.plane import Limits
     from serving.server import Listen
@@ -150,10 +166,13 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
 
 def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving import server, settings
+    from serving.telemetry import otlp, telemetry
 
     said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
     serving = server.Serving(tuple(options.paths), options.name, said)
-    return server.serve(_listen(options, env, options.grpc_port), serving)
+    rate, file = options.log_requests or (None, None)
+    asked = telemetry.Asked(otlp.signals(env), rate, file)
+    return server.serve(dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked), serving)
 
 
 def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

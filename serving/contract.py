@@ -22,6 +22,8 @@ MODEL_DIR = "/mnt/models"
 LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
 METRICS_PATH = "/metrics"
+REQUESTS_PATH = "/debug/requests"
+"""The slowest requests and those in work. For whoever looks after the server, not for its clients."""
 
 GRPC_SERVICE = "inference.GRPCInferenceService"
 STREAM_METHOD = "ModelStreamInfer"
@@ -57,6 +59,8 @@ class Env(enum.StrEnum):
     """Folder of the ``config.json`` with the logins of OCI registries; the name is Docker's."""
     PLAIN_HTTP = "PENSTOCK_PLAIN_HTTP"
     """OCI registries, ``HOST:PORT`` with commas between, that ``fetch`` may speak to without TLS."""
+    LOG_REQUESTS = "PENSTOCK_LOG_REQUESTS"
+    """Share of requests of which a line is written, as ``--log-requests`` takes it."""
     TERMINATION_LOG = "PENSTOCK_TERMINATION_LOG"
     """File that takes the last word of a process: why it ended, or a fetch's result. /dev/termination-log in a pod."""
 

@@ -40,6 +40,8 @@ class GrpcServer:
         self._service = service
         self._identity = tuple(identity.items())
         self._admission = admission
+        self._in_work: set[_Call] = set()
+        service.in_work.append(lambda: [(call, call.received) for call in self._in_work])
         self._server = grpcio.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes - grpc_wire.PREFIX_BYTES),
@@ -121,12 +123,13 @@ class GrpcServer:
     async def _answers(self, message: Any, context: Any) -> AsyncGenerator[Any, None]:
         queue = self._streaming(message)
         if queue is None:
-            yield grpc.streamed(await self._inferred(message, context), final=True)
+            yield grpc.streamed(await self._inferred(message, context, STREAM_METHOD), final=True)
             return
         observer = self._service.observer
-        call = _Call(message, context)
-        call.queue = queue
         received = time.perf_counter()
+        call = _Call(message, context, STREAM_METHOD, received)
+        call.queue = queue
+        self._in_work.add(call)
         job = None
         try:
             request = grpc.decode(message)
@@ -143,6 +146,7 @@ class GrpcServer:
             observer.refused(call, queue.counters, received, Cancelled("the client went away before its answer"))
             raise
         finally:
+            self._in_work.discard(call)
             if job is not None:
                 job.cancel()
         if grpc.wants_final(request):
@@ -165,11 +169,12 @@ class GrpcServer:
             return aborted
         raise AssertionError("grpcio's abort always raises")
 
-    async def _inferred(self, message: Any, context: Any) -> Any:
+    async def _inferred(self, message: Any, context: Any, method: str = "ModelInfer") -> Any:
         received = time.perf_counter()
         observer = self._service.observer
-        call = _Call(message, context)
         held_bytes = 0
+        call = _Call(message, context, method, received)
+        self._in_work.add(call)
         answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         try:
             size_bytes = message.ByteSize()
@@ -197,6 +202,7 @@ class GrpcServer:
             raise
         finally:
             self._admission.bytes -= held_bytes
+            self._in_work.discard(call)
         observer.answered(call, queue.counters, received, begun)
         return call.answer
 
@@ -204,11 +210,13 @@ class GrpcServer:
 class _Call:
     """An inference on its way, for whoever observes it."""
 
-    __slots__ = ("answer", "context", "job", "message", "queue")
+    __slots__ = ("answer", "context", "job", "message", "method", "queue", "received")
 
-    def __init__(self, message: Any, context: Any) -> None:
+    def __init__(self, message: Any, context: Any, method: str, received: float) -> None:
         self.message = message
         self.context = context
+        self.method = method
+        self.received = received
         self.queue: ModelQueue | None = None
         self.job: Job | None = None
         self.answer: Any = None
@@ -219,8 +227,11 @@ class _Call:
 
     def facts(self) -> Facts:
         message, queue = self.message, self.queue
+        path = f"/{GRPC_SERVICE}/{self.method}"
         return Facts(
             "grpc",
+            path,
+            path,
             message.model_name if queue is None else queue.name,
             message.model_version if queue is None else queue.version,
             message.id,

@@ -8,7 +8,6 @@ comparison.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from serving.errors import ServingError
@@ -23,6 +22,9 @@ class Facts(NamedTuple):
 
     protocol: str
     """``v2``, ``v1`` or ``grpc``."""
+    route: str
+    """The path of its kind of request, with ``{model}`` for what differs."""
+    path: str
     model: str
     """As the client named it where no model was found."""
     version: str
@@ -46,23 +48,30 @@ class Call(Protocol):
 class Listener(Protocol):
     """Told of requests on the event loop, so it must not block."""
 
-    def ended(self, call: Call, received: float, ended: float, error: ServingError | None) -> None:
-        """A request got its answer, or its error."""
+    hears_all: bool
+    """Whether it wants every answer, not only those that took longer than ``ModelCounters.notable_s``."""
+
+    def ended(
+        self, call: Call, counters: ModelCounters | None, received: float, ended: float, error: ServingError | None
+    ) -> None:
+        """A request got its answer, or its error; without counters where it named no model that is served."""
 
 
 class Observer:
-    """Counts requests at their end and tells the listeners."""
+    """Counts requests at their end and tells the listener."""
 
-    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
-        self._listeners = tuple(listeners)
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
+        self._hears_all = listener is not None and listener.hears_all
 
     def answered(self, call: Call, counters: ModelCounters, received: float, computed: float) -> None:
         """A request was answered; ``computed`` is when the encoding of its answer began."""
         now = time.perf_counter()
         counters.compute_output_s += now - computed
-        counters.succeeded(now - received)
-        for listener in self._listeners:
-            listener.ended(call, received, now, None)
+        took_s = now - received
+        counters.succeeded(took_s)
+        if self._listener is not None and (took_s > counters.notable_s or self._hears_all):
+            self._listener.ended(call, counters, received, now, None)
 
     def refused(self, call: Call, counters: ModelCounters | None, received: float, error: ServingError) -> None:
         """A request got an error; without counters, because it named no model that is served.
@@ -72,5 +81,5 @@ class Observer:
         now = time.perf_counter()
         if counters is not None:
             counters.failed(error.reason, now - (received or now))
-        for listener in self._listeners:
-            listener.ended(call, received or now, now, error)
+        if self._listener is not None:
+            self._listener.ended(call, counters, received or now, now, error)

@@ -30,16 +30,18 @@ from typing import Any
 import orjson
 import uvloop
 
-from serving import settings
+from serving import settings, threads
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics
 from serving.models import Models
+from serving.observing import Observer
 from serving.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry import telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Listen:
     settle_s: float
     identity: dict[str, str]
     """Headers of every answer: which revision and variant this is."""
+    telemetry: telemetry.Asked = dataclasses.field(default_factory=telemetry.Asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,9 @@ def _admission(listen: Listen) -> Admission:
 
 
 async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admission) -> None:
-    service = Service(models)
+    told_of_requests = telemetry.start(listen.telemetry, metrics)
+    service = Service(models, Observer(told_of_requests))
+    told_of_requests.show(service)
     plane = DataPlane(service, metrics, listen.limits, listen.identity, admission)
     ending = _signals()
     http = HttpListener(plane)
@@ -112,7 +117,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
         grpc_server = GrpcServer(service, listen.limits.max_request_bytes, listen.identity, admission)
         ports["grpc_port"] = grpc_server.bind(listen.host, listen.grpc_port)
     _log.info("took ports %s; loading", ", ".join(str(port) for port in ports.values()))
-    ticking = asyncio.ensure_future(_tick(http, models))
+    ticking = asyncio.ensure_future(_tick(http, models, told_of_requests))
     starting = asyncio.ensure_future(models.start())
     told = asyncio.ensure_future(ending.wait())
     try:
@@ -141,6 +146,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
             ends.append(grpc_server.stop(DRAIN_TIMEOUT_S))
         await asyncio.gather(*ends)
         ticking.cancel()
+        await threads.call(told_of_requests.close)
 
 
 def _signals() -> asyncio.Event:
@@ -158,12 +164,13 @@ def _signals() -> asyncio.Event:
     return ending
 
 
-async def _tick(http: HttpListener, models: Models) -> None:
+async def _tick(http: HttpListener, models: Models, told_of_requests: telemetry.Telemetry) -> None:
     """Time limits of inferences ten times a second; those of connections, and the date, once."""
     count = 0
     while True:
         models.tick(time.perf_counter())
         if count % 10 == 0:
             http.every_second()
+            told_of_requests.every_second()
         count += 1
         await asyncio.sleep(TICK_S)

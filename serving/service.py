@@ -6,12 +6,13 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from serving import statistics
 from serving.errors import Unsupported
 from serving.models import Models, State
-from serving.observing import Observer
+from serving.observing import Call, Observer
 from serving.tensors import TensorSpec
 
 EXTENSIONS = [
@@ -35,6 +36,10 @@ class Service:
         self.models = models
         self.observer = observer or Observer()
         """Hears how each inference request ended."""
+        self.in_work: list[Callable[[], Iterable[tuple[Call, float]]]] = []
+        """What each protocol has in work now: the request, and when it was received."""
+        self.requests_page: Callable[[bool], bytes] | None = None
+        """The slowest requests and those in work, as JSON or (True) as HTML; None where nobody keeps them."""
         self.draining = False
         """Set when the process was told to end: no longer ready, still answering."""
 

@@ -11,11 +11,13 @@ import logging
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import quote
 
 import orjson
 
 from serving import grpc_methods, metrics
-from serving.errors import Cancelled, Overloaded, ServingError, TooLarge
+from serving.contract import GRPC_SERVICE
+from serving.errors import Cancelled, Overloaded, ServingError, TooLarge, Unsupported
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
 from serving.observing import Facts
@@ -30,16 +32,18 @@ _log = logging.getLogger(__name__)
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
+HTML = b"text/html; charset=utf-8"
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n"
 }
 _PROTOCOLS = {
-    Kind.V2_INFER: "v2",
-    Kind.GENERATE: "v2",
-    Kind.GENERATE_STREAM: "v2",
-    Kind.V1_PREDICT: "v1",
-    Kind.GRPC: "grpc",
+    Kind.V2_INFER: ("v2", "/v2/models/{model}/infer"),
+    Kind.GENERATE: ("v2", "/v2/models/{model}/generate"),
+    Kind.GENERATE_STREAM: ("v2", "/v2/models/{model}/generate_stream"),
+    Kind.V1_PREDICT: ("v1", "/v1/models/{model}:predict"),
+    Kind.GRPC: ("grpc", f"/{GRPC_SERVICE}/{{method}}"),
 }
+"""What is observed at its end: the protocol's name and the path of such a request."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -322,6 +326,11 @@ class Exchange:
         if kind is Kind.METRICS:
             text = self._protocol.plane.metrics.text().encode()
             self._write(200, self._framed(metrics.CONTENT_TYPE.encode(), text))
+        elif kind is Kind.REQUESTS:
+            if (page := service.requests_page) is None:
+                raise Unsupported("this server has no requests to show; it serves no model of its own")
+            html = "text/html" in (self.header("accept") or "")
+            self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
         elif kind is Kind.LIVE:
             self._json(200, {"live": True})
         elif kind is Kind.READY:
@@ -333,11 +342,22 @@ class Exchange:
 
     # What is told of it
 
+    def in_work(self) -> tuple[Exchange, float] | None:
+        """The request itself and when it was received, if it is an inference."""
+        return (self, self._received_at) if self.received and self._route.kind in _PROTOCOLS else None
+
     def facts(self) -> Facts:
         """What is known of this request."""
         queue, request = self._queue, self._request
+        protocol, route = _PROTOCOLS[self._route.kind]
+        path = route.replace("{model}", quote(self._route.model)).replace("{method}", self._route.method)
+        if self._route.version:
+            head, _, action = path.rpartition("/")
+            path = f"{head}/versions/{quote(self._route.version)}/{action}"
         return Facts(
-            _PROTOCOLS[self._route.kind],
+            protocol,
+            route,
+            path,
             self._route.model if queue is None else queue.name,
             self._route.version if queue is None else queue.version,
             "" if request is None else request.id,

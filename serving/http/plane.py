@@ -9,6 +9,7 @@ from typing import Protocol
 
 from serving.http.routes import Routes
 from serving.metrics import Metrics
+from serving.observing import Call
 from serving.scheduling import Admission
 from serving.service import Service
 
@@ -51,6 +52,9 @@ class Connection(Protocol):
     def abort(self) -> None:
         """Closes the connection at once."""
 
+    def in_work(self) -> tuple[Call, float] | None:
+        """The inference that it has in work, and when that was received."""
+
 
 class DataPlane:
     """Shared by the connections of one HTTP server."""
@@ -64,6 +68,7 @@ class DataPlane:
         self.routes = Routes()
         self.connections: set[Connection] = set()
         self.admission = admission
+        service.in_work.append(lambda: [of for connection in self.connections if (of := connection.in_work())])
         self._identity = "".join(f"{name}: {value}\r\n" for name, value in identity.items()).encode()
         self.common_headers = b""
         self.refresh_date()

@@ -88,6 +88,11 @@ class InferenceProtocol(HttpToolsProtocol):
         """When the last answer went out."""
         return self._quiet_since
 
+    def in_work(self) -> tuple[Exchange, float] | None:
+        """The inference that is in work here, and when it was received."""
+        active = self._active
+        return active.in_work() if isinstance(active, Exchange) else None
+
     # The parser
 
     def on_message_begin(self) -> None:

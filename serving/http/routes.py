@@ -21,6 +21,7 @@ class Kind(enum.Enum):
     READY = enum.auto()
     MODEL_READY = enum.auto()
     METRICS = enum.auto()
+    REQUESTS = enum.auto()
 
 
 class Route(NamedTuple):
@@ -90,4 +91,5 @@ _FIXED = {
     contract.LIVE_PATH: Kind.LIVE,
     contract.READY_PATH: Kind.READY,
     contract.METRICS_PATH: Kind.METRICS,
+    contract.REQUESTS_PATH: Kind.REQUESTS,
 }

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,15 @@ def test_defaults_come_from_the_environment() -> None:
     assert (options.http_port, options.grpc_port) == (81, 91)
 
 
+def test_the_share_of_logged_requests_may_name_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli._parser({"PENSTOCK_LOG_REQUESTS": "0.01"})
+
+    assert parser.parse_args(["serve"]).log_requests == (0.01, None)
+    assert parser.parse_args(["serve", "--log-requests", "1:/tmp/a:b"]).log_requests == (1.0, Path("/tmp/a:b"))
+    assert cli.main(["serve", "--log-requests", "2"], {}) == Exit.USAGE
+    assert "'2' is no share of requests from 0 to 1" in capsys.readouterr().err
+
+
 def test_help_shows_every_default_as_it_would_be_typed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +62,9 @@ def test_help_shows_every_default_as_it_would_be_typed(
     assert re.findall(r"\(default: (.*)\)", said) == [
         "/100%/models", "127.0.0.1", "8080", "0", "9000", "67108864", "1024",
     ]  # fmt: skip
-    assert re.findall(r"^(\w+):", said, re.MULTILINE) == ["usage", "options", "models", "listening", "limits"]
+    assert re.findall(r"^(\w+):", said, re.MULTILINE) == [
+        "usage", "options", "models", "listening", "limits", "watching",
+    ]  # fmt: skip
 
 
 def test_an_environment_that_cannot_be_is_refused_like_an_argument(capsys: pytest.CaptureFixture[str]) -> None:

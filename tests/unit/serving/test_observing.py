@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,11 @@ import orjson
 import pytest
 
 from serving.contract import GRPC_SERVICE
-from serving.errors import ServingError
+from serving.errors import InvalidInput, ServingError, UnknownModel
 from serving.grpc_server import GrpcServer
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
-from serving.metrics import Metrics
+from serving.metrics import Metrics, ModelCounters
 from serving.observing import Call, Facts, Observer
 from serving.protocols import grpc
 from serving.repository import Repository
@@ -36,8 +37,13 @@ class Heard:
     errors: list[str] = field(default_factory=list)
     headers: list[str | None] = field(default_factory=list)
 
-    def ended(self, call: Call, received: float, ended: float, error: ServingError | None) -> None:
+    hears_all = True
+
+    def ended(
+        self, call: Call, counters: ModelCounters | None, received: float, ended: float, error: ServingError | None
+    ) -> None:
         assert received <= ended
+        assert (counters is None) == isinstance(error, UnknownModel)
         self.facts.append(call.facts())
         self.headers.append(call.header("x-story"))
         self.errors.append("" if error is None else type(error).__name__)
@@ -81,7 +87,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     admission = Admission(100, 10**9)
     repository = Repository([tmp_path / "m.identity.json", tmp_path / "slow.onnx"], None, metrics, {}, admission)
     await repository.start()
-    service = Service(repository, Observer([heard]))
+    service = Service(repository, Observer(heard))
     listener = HttpListener(DataPlane(service, metrics, Limits(), {}, admission))
     http_port = await listener.bind("127.0.0.1", 0)
     await listener.listen()
@@ -130,3 +136,28 @@ async def test_a_call_that_its_client_gave_up_is_told_once(served: Served) -> No
 
     assert served.heard.errors[0] in ("Cancelled", "DeadlineExceeded")
     assert served.heard.errors[1:] == [""]
+
+
+async def test_answers_that_are_not_notable_are_told_only_to_who_wants_all(served: Served) -> None:
+    served.heard.hears_all = False
+    observer = Observer(served.heard)
+    counters = ModelCounters()
+    counters.notable_s = 1.0
+    now = time.perf_counter()
+    call = _Nobody()
+
+    observer.answered(call, counters, now, now)
+    observer.answered(call, counters, now - 2, now)
+    observer.refused(call, counters, now, InvalidInput("wrong"))
+
+    assert served.heard.errors == ["", "InvalidInput"]
+    assert counters.successes == 2
+    assert counters.failures == {"OTHER": 1}
+
+
+class _Nobody:
+    def facts(self) -> Facts:
+        return Facts("v2", "/", "/", "m", "1", "", 0, 0, None)
+
+    def header(self, name: str) -> str | None:
+        return None
