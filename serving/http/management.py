@@ -5,90 +5,100 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.errors import ServingError
+from serving.errors import ServingError, Unsupported
+from serving.http import docs, openapi
 from serving.protocols import v2
 from serving.service import Service, version
-
-_DESCRIPTION = """
-The management calls of the Open Inference Protocol. Inference itself is answered before this
-application: `POST /v2/models/{model}/infer`, `POST /v2/models/{model}/versions/{version}/infer`,
-`POST /v1/models/{model}:predict`; so are health, `/v2/models/{model}/ready` and `/metrics`.
-"""
 
 
 def build(service: Service) -> FastAPI:
     """The application over a service."""
-    app = FastAPI(title="Penstock model server", version=version(), description=_DESCRIPTION)
+    described = openapi.document(version())
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     async def body(request: Request) -> dict[str, Any]:
         text = await request.body()
         return v2.parse(text) if text.strip() else {}
 
-    @app.get("/", tags=["server"], summary="Whether the server runs (V1)")
+    @app.get("/openapi.json")
+    async def document() -> dict[str, Any]:
+        return described
+
+    @app.get("/docs")
+    async def documentation() -> HTMLResponse:
+        return HTMLResponse(docs.page(described))
+
+    @app.get("/")
     async def alive() -> dict[str, Any]:
         return {"status": "alive"}
 
-    @app.get("/v2", tags=["server"], summary="Name, version and extensions")
+    @app.get("/v2")
     async def metadata() -> dict[str, Any]:
         return service.metadata()
 
-    @app.get("/v2/models", tags=["models"], summary="Names of all models")
+    @app.get("/v2/models")
     async def models() -> dict[str, Any]:
         return {"models": service.model_names()}
 
-    @app.get("/v2/models/stats", tags=["models"], summary="Statistics of all models in Triton's form")
+    @app.get("/v2/models/stats")
     async def statistics() -> dict[str, Any]:
         return service.statistics("", "")
 
-    @app.get("/v2/models/{model}/stats", tags=["models"], summary="The same of one model, every version")
+    @app.get("/v2/models/{model}/stats")
     async def model_statistics(model: str) -> dict[str, Any]:
         return service.statistics(model, "")
 
-    @app.get("/v2/models/{model}/versions/{version}/stats", tags=["models"], summary="The same of one version")
+    @app.get("/v2/models/{model}/versions/{version}/stats")
     async def version_statistics(model: str, version: str) -> dict[str, Any]:
         return service.statistics(model, version)
 
-    @app.get("/v2/models/{model}", tags=["models"], summary="Versions and tensors of a model")
+    @app.get("/v2/models/{model}")
     async def model_metadata(model: str) -> dict[str, Any]:
         return service.model_metadata(model, "")
 
-    @app.get("/v2/models/{model}/versions/{version}", tags=["models"], summary="The same of one version")
+    @app.get("/v2/models/{model}/versions/{version}")
     async def version_metadata(model: str, version: str) -> dict[str, Any]:
         return service.model_metadata(model, version)
 
-    @app.get("/v2/models/{model}/config", tags=["models"], summary="Configuration in Triton's form")
+    @app.get("/v2/models/{model}/config")
     async def model_config(model: str) -> dict[str, Any]:
         return service.model_config(model, "")
 
-    @app.get("/v2/models/{model}/versions/{version}/config", tags=["models"], summary="The same of one version")
+    @app.get("/v2/models/{model}/versions/{version}/config")
     async def version_config(model: str, version: str) -> dict[str, Any]:
         return service.model_config(model, version)
 
-    @app.post("/v2/repository/index", tags=["repository"], summary="Every version with its state")
+    @app.post("/v2/repository/index")
     async def index(request: Request) -> list[dict[str, Any]]:
         return service.index((await body(request)).get("ready") is True)
 
-    @app.post("/v2/repository/models/{model}/load", tags=["repository"], summary="Load or reload a model")
+    @app.post("/v2/repository/models/{model}/load")
     async def load(model: str, request: Request) -> dict[str, Any]:
         await service.load(model, bool((await body(request)).get("parameters")))
         return {}
 
-    @app.post("/v2/repository/models/{model}/unload", tags=["repository"], summary="Stop serving a model")
+    @app.post("/v2/repository/models/{model}/unload")
     async def unload(model: str) -> dict[str, Any]:
         await service.unload(model)
         return {}
 
-    @app.get("/v1/models", tags=["v1"], summary="Names of all models (V1)")
+    @app.get("/v1/models")
     async def v1_models() -> dict[str, Any]:
         return {"models": service.model_names()}
 
-    @app.get("/v1/models/{model}", tags=["v1"], summary="Whether a model is ready (V1)")
+    @app.get("/v1/models/{model}")
     async def v1_model(model: str) -> dict[str, Any]:
         service.models.find(model, "")
         return {"name": model, "ready": True}
+
+    @app.post("/v1/models/{model}:explain")
+    @app.post("/v1/models/{model}/versions/{version}:explain")
+    async def explain(model: str, version: str = "") -> None:
+        service.models.find(model, version)
+        raise Unsupported(f"model '{model}' has no explainer; ask it with :predict")
 
     @app.exception_handler(ServingError)
     async def refused(request: Request, error: ServingError) -> JSONResponse:
@@ -96,6 +106,10 @@ def build(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
+        methods = openapi.methods(described, request.url.path) if error.status_code in (404, 405) else ()
+        if methods:
+            text = f"{request.method} {request.url.path}: expected {' or '.join(methods)}; /docs lists what there is"
+            return JSONResponse({"error": text}, status_code=405, headers={"allow": ", ".join(methods)})
         text = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
         return JSONResponse({"error": text}, status_code=error.status_code)
 
