@@ -49,10 +49,32 @@ class Limits(_Strict, frozen=True):
         """``memory`` in bytes."""
         return None if self.memory is None else size_bytes(self.memory)
 
+    execution: Duration | None = None
+    """Longest time of one call of the engine; it is interrupted then. Left out: as ``timeout``."""
+
     @property
     def timeout_s(self) -> float:
         """``timeout`` in seconds."""
         return seconds(self.timeout)
+
+    @property
+    def execution_s(self) -> float:
+        """``execution`` in seconds."""
+        return seconds(self.execution or self.timeout)
+
+
+class Batching(_Strict, frozen=True):
+    """Whether requests are joined for one call of the engine."""
+
+    max_size: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
+    """Rows of one call; 1 switches it off. Left out: 32 where that is sure to change no answer, and worth it."""
+    max_delay: Duration = "0ms"
+    """How long a request that finds the engine idle waits for others."""
+
+    @property
+    def max_delay_s(self) -> float:
+        """``max_delay`` in seconds."""
+        return seconds(self.max_delay)
 
 
 class WarmUp(_Strict, frozen=True):
@@ -83,6 +105,7 @@ class Settings(_Strict, frozen=True):
     """Everything said about one model."""
 
     limits: Limits = Limits()
+    batching: Batching = Batching()
     isolation: Literal["none", "process"] = "none"
     """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
     warm_up: tuple[WarmUp, ...] = ()

@@ -19,7 +19,7 @@ def main(authority: str, way: str) -> None:
     metadata = server.get_model_metadata("echo")
     assert {name: metadata[name] for name in expected.METADATA} == expected.METADATA
     assert [tensor["name"] for tensor in metadata["inputs"]] == list(expected.EVERYTHING)
-    assert server.get_model_config("echo")["max_batch_size"] == 0
+    assert server.get_model_config("echo")["max_batch_size"] == 32
     ready = {"version": "1", "state": "READY", "reason": ""}
     assert server.get_model_repository_index() == [{"name": "digits", **ready}, {"name": "echo", **ready}]
 

@@ -27,9 +27,10 @@ CONFIG = {
     "name": "digits",
     "platform": "onnxruntime_onnx",
     "backend": "onnxruntime",
-    "max_batch_size": 0,
-    "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 4]}],
-    "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
+    "max_batch_size": 32,
+    "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [4]}],
+    "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [3]}],
+    "dynamic_batching": {"max_queue_delay_microseconds": 0},
 }
 
 

@@ -269,7 +269,7 @@ async def test_every_unary_method_answers_over_http_1(served: Served) -> None:
     assert answers["ModelReady"].ready
     assert answers["ServerMetadata"].name == "penstock"
     assert [tensor.name for tensor in answers["ModelMetadata"].inputs] == ["x"]
-    assert answers["ModelConfig"].config.input[0].dims == [-1]
+    assert answers["ModelConfig"].config.input[0].dims == []
     assert [(entry.name, entry.state) for entry in answers["RepositoryIndex"].models] == [
         ("m", "READY"),
         ("rows", "READY"),
