@@ -60,6 +60,11 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     watching.add_argument("--log-requests", type=_log, metavar="RATE[:FILE]", default=env.get(Env.LOG_REQUESTS),
                           help="write a line of JSON for this share of requests (0.01: one in a hundred), and for "
                           "those that failed or took a second, to standard error or a file")  # fmt: skip
+    processes = serve.add_argument_group("processes")
+    processes.add_argument("--workers", type=_workers, default=1, metavar="N",
+                           help="processes behind the same ports, each with all models; 'auto': one a CPU "
+                           "(default: %(default)s)")  # fmt: skip
+    processes.add_argument("--pin", action="store_true", help="give each worker CPUs of its own")
     serve.set_defaults(run=_serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
@@ -118,6 +123,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _workers(text: str) -> int:
+    if text == "auto":
+        from serving.engines import cpu
+
+        return cpu.limit()
+    return _positive(text)
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 up")
@@ -169,7 +182,7 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving.telemetry import otlp, telemetry
 
     said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
-    serving = server.Serving(tuple(options.paths), options.name, said)
+    serving = server.Serving(tuple(options.paths), options.name, said, options.workers, options.pin)
     rate, file = options.log_requests or (None, None)
     asked = telemetry.Asked(otlp.signals(env), rate, file)
     return server.serve(dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked), serving)

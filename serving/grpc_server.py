@@ -35,7 +35,12 @@ class GrpcServer:
     """The gRPC port of a server process."""
 
     def __init__(
-        self, service: Service, max_message_bytes: int, identity: dict[str, str], admission: Admission
+        self,
+        service: Service,
+        max_message_bytes: int,
+        identity: dict[str, str],
+        admission: Admission,
+        shared: bool = False,
     ) -> None:
         self._service = service
         self._identity = tuple(identity.items())
@@ -46,7 +51,7 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes - grpc_wire.PREFIX_BYTES),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ]

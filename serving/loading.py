@@ -84,7 +84,7 @@ def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_coun
 
 def _engine(path: Path, said: Settings) -> Engine:
     if said.isolation == "none":
-        return artifact.load(path)
+        return artifact.load(path, said)
     from serving.engines.process import ProcessEngine
 
     return ProcessEngine(path, said)

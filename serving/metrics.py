@@ -150,15 +150,7 @@ class Metrics:
 
     def text(self) -> str:
         """All of them in Prometheus' text format."""
-        lines: list[str] = []
-        for family in self.families():
-            lines += [f"# HELP {family.name} {family.explanation}", f"# TYPE {family.name} {family.kind}"]
-            for labels, value in family.read():
-                if isinstance(value, Distribution):
-                    lines += _histogram(family.name, labels, value)
-                else:
-                    lines.append(f"{family.name}{_text(labels)} {value:.15g}")
-        return "\n".join(lines) + "\n"
+        return text(self.families())
 
     def _each(self, value: Callable[[ModelCounters], _T]) -> list[tuple[Labels, _T]]:
         return [
@@ -170,6 +162,19 @@ class Metrics:
         for labels, failures in self._each(lambda c: dict(c.failures)):
             for reason in sorted({*_REASONS, *failures}):
                 yield (*labels, ("reason", reason)), failures.get(reason, 0)
+
+
+def text(families: Iterable[Family]) -> str:
+    """Metrics in Prometheus' text format."""
+    lines: list[str] = []
+    for family in families:
+        lines += [f"# HELP {family.name} {family.explanation}", f"# TYPE {family.name} {family.kind}"]
+        for labels, value in family.read():
+            if isinstance(value, Distribution):
+                lines += _histogram(family.name, labels, value)
+            else:
+                lines.append(f"{family.name}{_text(labels)} {value:.15g}")
+    return "\n".join(lines) + "\n"
 
 
 def _one(value: Callable[[], float]) -> list[tuple[Labels, float]]:

@@ -39,12 +39,14 @@ class Repository:
         metrics: Metrics,
         owner: settings.Document,
         admission: Admission,
+        below: settings.Document | None = None,
     ) -> None:
         self._paths = paths
         self._name = name
         self._metrics = metrics
         self._owner = owner
         self._admission = admission
+        self._below = below
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -154,7 +156,7 @@ class Repository:
             if found.queue is None:
                 found.state, found.reason = State.LOADING, ""
             try:
-                said = settings.of(path, self._owner)
+                said = settings.of(path, self._owner, self._below)
                 loaded = await threads.call(loading.load, path, said)
             except ServingError as error:
                 problems.append(str(error))

@@ -19,26 +19,25 @@ import asyncio
 import dataclasses
 import gc
 import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import orjson
 import uvloop
 
 from serving import settings, threads
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
+from serving.errors import ServingError
+from serving.http import listener
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics
 from serving.models import Models
 from serving.observing import Observer
 from serving.repository import Repository
+from serving.roles import Alone, Member, Process, Role, say_ready
 from serving.scheduling import Admission
 from serving.service import Service
 from serving.telemetry import telemetry
@@ -70,24 +69,63 @@ class Serving:
     name: str | None
     settings: settings.Document
     """Said of all of them."""
+    workers: int = 1
+    """Processes that serve them behind the same ports."""
+    pin: bool = False
+    """Whether each worker keeps to CPUs of its own."""
 
 
 def serve(listen: Listen, serving: Serving) -> Exit:
     """Runs the model server until it is told to end; ServingError when it cannot serve."""
+    if serving.workers > 1:
+        return _serve_with_workers(listen, serving)
+    return _on_uvloop(lambda: _serve(listen, serving, Alone(listen.host, listen.http_port)))
 
-    async def main() -> None:
-        metrics, admission = Metrics(), _admission(listen)
-        repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission)
-        await _run(listen, repository, metrics, admission)
 
-    return _on_uvloop(main)
+async def _serve(listen: Listen, serving: Serving, role: Role) -> None:
+    metrics, admission = Metrics(), _admission(listen)
+    repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission, role.settings)
+    try:
+        await _run(listen, repository, metrics, admission, role)
+    except ServingError as error:
+        await role.failed(error)
+        raise
+
+
+def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
+    """Takes the ports, then keeps the workers. What they need is imported here, once, and shared by forking."""
+    from serving import grpc_server, workers
+    from serving.engines import onnxruntime
+    from serving.http import protocol
+
+    _log.debug("%s, %s and %s are shared", grpc_server.__name__, onnxruntime.__name__, protocol.__name__)
+    http = listener.bound(listen.host, listen.http_port, shared=serving.workers)
+    ports = {"http_port": http[0].getsockname()[1]}
+    if listen.grpc_port is not None:
+        reserved = listener.bound(listen.host, listen.grpc_port, shared=1, protocol="gRPC")
+        ports["grpc_port"] = reserved[0].getsockname()[1]
+    listen = dataclasses.replace(listen, **ports)
+
+    def work(place: workers.Place) -> int:
+        role = Member(place)
+        try:
+            return _on_uvloop(lambda: _serve(listen, serving, role))
+        except ServingError as error:
+            return error.exit
+
+    asyncio.run(
+        workers.Supervisor(work, http, serving.pin).run(
+            lambda: say_ready(listen.host, ports), listen.settle_s, DRAIN_TIMEOUT_S
+        )
+    )
+    return Exit.OK
 
 
 def serve_catalog(listen: Listen, index: Path) -> Exit:
     """Runs a server that knows models by name only, until it is told to end."""
 
     async def main() -> None:
-        await _run(listen, Catalog(index), Metrics(), _admission(listen))
+        await _run(listen, Catalog(index), Metrics(), _admission(listen), Alone(listen.host, listen.http_port))
 
     return _on_uvloop(main)
 
@@ -102,19 +140,22 @@ def _admission(listen: Listen) -> Admission:
     return Admission(listen.limits.max_requests, listen.limits.max_held_bytes)
 
 
-async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admission) -> None:
+async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admission, role: Role) -> None:
     told_of_requests = telemetry.start(listen.telemetry, metrics)
     service = Service(models, Observer(told_of_requests))
     told_of_requests.show(service)
     plane = DataPlane(service, metrics, listen.limits, listen.identity, admission)
-    ending = _signals()
+    ending = asyncio.Event()
     http = HttpListener(plane)
     grpc_server = None
-    ports: dict[str, object] = {"http_port": await http.bind(listen.host, listen.http_port)}
+    ports = {"http_port": role.bind()}
+    role.begin(Process(plane, models, http, ending))
     if listen.grpc_port is not None:
         from serving.grpc_server import GrpcServer
 
-        grpc_server = GrpcServer(service, listen.limits.max_request_bytes, listen.identity, admission)
+        grpc_server = GrpcServer(
+            service, listen.limits.max_request_bytes, listen.identity, admission, role.shares_ports
+        )
         ports["grpc_port"] = grpc_server.bind(listen.host, listen.grpc_port)
     _log.info("took ports %s; loading", ", ".join(str(port) for port in ports.values()))
     ticking = asyncio.ensure_future(_tick(http, models, told_of_requests))
@@ -124,17 +165,17 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
         done, _ = await asyncio.wait((told, starting, ticking), return_when=asyncio.FIRST_COMPLETED)
         if starting in done:
             starting.result()
-            await http.listen()
+            await role.listen()
             if grpc_server is not None:
                 await grpc_server.start()
-            sys.stdout.write(orjson.dumps({"listening": listen.host, **ports, "pid": os.getpid()}).decode() + "\n")
-            sys.stdout.flush()
+            await role.ready(ports)
             gc.freeze()  # what is loaded stays: no collection needs to walk it while requests wait
             _log.info("serving %s", ", ".join(service.model_names()) or "no model of its own")
             await asyncio.wait((told, ticking), return_when=asyncio.FIRST_COMPLETED)
         if ticking.done():
             ticking.result()
         service.draining = True
+        await role.leaving()
         _log.info("told to end: not ready any more, accepting for %g s", listen.settle_s)
         await asyncio.sleep(listen.settle_s)
     finally:
@@ -147,21 +188,6 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
         await asyncio.gather(*ends)
         ticking.cancel()
         await threads.call(told_of_requests.close)
-
-
-def _signals() -> asyncio.Event:
-    """An event that the first signal sets; the second one ends the process."""
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def told(number: signal.Signals) -> None:
-        if ending.is_set():
-            os._exit(128 + number)
-        ending.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told, number)
-    return ending
 
 
 async def _tick(http: HttpListener, models: Models, told_of_requests: telemetry.Telemetry) -> None:

@@ -6,7 +6,7 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from serving import statistics
@@ -42,6 +42,8 @@ class Service:
         """The slowest requests and those in work, as JSON or (True) as HTML; None where nobody keeps them."""
         self.draining = False
         """Set when the process was told to end: no longer ready, still answering."""
+        self.everywhere: Callable[[str, str], Awaitable[None]] | None = None
+        """Has ``load`` or ``unload`` of a model done by all workers, where there are several."""
 
     def is_ready(self) -> bool:
         """Whether new requests should be sent here."""
@@ -108,11 +110,11 @@ class Service:
         """Loads a model again from its path; nothing about it can be given in the call."""
         if has_parameters:
             raise Unsupported("a model is loaded from the paths given to this server; send no parameters")
-        await self.models.load(name)
+        await (self.models.load(name) if self.everywhere is None else self.everywhere("load", name))
 
     async def unload(self, name: str) -> None:
         """Stops serving a model."""
-        await self.models.unload(name)
+        await (self.models.unload(name) if self.everywhere is None else self.everywhere("unload", name))
 
 
 def version() -> str:

@@ -110,8 +110,13 @@ class Settings(_Strict, frozen=True):
     """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
     warm_up: tuple[WarmUp, ...] = ()
     """Run after the trial inference, in this order."""
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Threads of one engine; without it, as many as there are CPUs for the process."""
     labels: dict[str, tuple[str, ...]] = {}
     """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
+
+
+DEFAULT = Settings()
 
 
 def seconds(duration: str) -> float:
@@ -140,8 +145,11 @@ def parse(text: str | bytes, source: str) -> Document:
     return found
 
 
-def of(model_file: Path, owner: Document) -> Settings:
-    """The settings of the model whose artifact is ``model_file``; ArtifactRefused when its own file is wrong."""
+def of(model_file: Path, owner: Document, below: Document | None = None) -> Settings:
+    """The settings of the model whose artifact is ``model_file``; ArtifactRefused when its own file is wrong.
+
+    ``below`` is what the server itself takes for granted.
+    """
     own: Document = {}
     file = model_file.parent / FILE
     try:
@@ -152,7 +160,7 @@ def of(model_file: Path, owner: Document) -> Settings:
         raise ArtifactRefused(str(error)) from error
     except OSError as error:
         raise ArtifactRefused(f"{file} cannot be read ({error.strerror}); check its permissions") from error
-    said = msgspec.convert(merged(own, owner), Settings)
+    said = msgspec.convert(merged(merged(below or {}, own), owner), Settings)
     if said.limits.memory is not None and said.isolation != "process":
         raise ArtifactRefused(
             f"limits.memory of {model_file} cannot be kept in the server's own process; say isolation: process too"

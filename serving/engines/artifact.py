@@ -9,6 +9,7 @@ from typing import cast
 
 from serving.engines.base import Engine
 from serving.errors import ArtifactRefused
+from serving.settings import DEFAULT, Settings
 
 SUFFIXES = {
     ".onnx": "serving.engines.onnxruntime",
@@ -21,7 +22,7 @@ def suffix(path: Path) -> str | None:
     return next((known for known in SUFFIXES if path.name.endswith(known) and path.name != known), None)
 
 
-def load(path: Path) -> Engine:
+def load(path: Path, said: Settings = DEFAULT) -> Engine:
     """The engine with this file loaded; ArtifactRefused says what is wrong with it."""
     known = suffix(path)
     if known is None:
@@ -35,4 +36,4 @@ def load(path: Path) -> Engine:
         raise ArtifactRefused(f"{path} is no regular file; give the model file itself")
     if real.stat().st_size == 0:
         raise ArtifactRefused(f"{path} is empty; fetch or export the model again")
-    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real))
+    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real, said))

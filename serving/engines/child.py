@@ -20,10 +20,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from serving.contract import Exit
 from serving.engines import artifact, frames
 from serving.engines.base import Engine, Interrupt, StreamingEngine
 from serving.errors import InvalidInput, ServingError
+from serving.settings import Settings
 from serving.tensors import Tensor
 
 STOP = struct.Struct("<Q")
@@ -62,12 +65,13 @@ def _tied_to(parent: int) -> bool:
 def _loaded(channel: frames.Channel) -> Engine | None:
     """The engine the first message asks for; None when it cannot be had, which the parent was told."""
     head, _ = channel.receive()
-    memory_bytes: int | None = head["memory_bytes"]
+    said = msgspec.convert(head["settings"], Settings)
+    memory_bytes = said.limits.memory_bytes
     try:
         if memory_bytes is not None:
             # Counts what is allocated, unlike RLIMIT_AS, which counts libraries and room only reserved too.
             resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-        engine = artifact.load(Path(head["path"]))
+        engine = artifact.load(Path(head["path"]), said)
     except ServingError as error:
         channel.send({"error": type(error).__name__, "text": str(error)})
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+SYSTEM = Path("/sys/devices/system")
 
 
 def limit(cgroup: Path = CGROUP) -> int:
@@ -14,6 +16,33 @@ def limit(cgroup: Path = CGROUP) -> int:
     affinity = len(os.sched_getaffinity(0))
     quota = _quota(cgroup)
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
+
+
+def split(count: int, system: Path = SYSTEM) -> list[frozenset[int]]:
+    """CPUs of this process for each of ``count`` processes: neighbours by node, package and core stay together.
+
+    Where there are more processes than CPUs, several have the same one.
+    """
+    cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (*_place(cpu, system), cpu))
+    ends = [round(len(cpus) * position / count) for position in range(count + 1)]
+    return [
+        frozenset(cpus[begin:end] or [cpus[position % len(cpus)]])
+        for position, (begin, end) in enumerate(itertools.pairwise(ends))
+    ]
+
+
+def _place(cpu: int, system: Path) -> tuple[int, int, int]:
+    folder = system / "cpu" / f"cpu{cpu}"
+    nodes = [int(node.name.removeprefix("node")) for node in folder.glob("node[0-9]*")]
+    topology = folder / "topology"
+    return min(nodes, default=0), _number(topology / "physical_package_id"), _number(topology / "core_id")
+
+
+def _number(file: Path) -> int:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return 0  # nothing is known of it: the order of numbers will do
 
 
 def _quota(cgroup: Path) -> float | None:

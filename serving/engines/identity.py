@@ -18,6 +18,7 @@ from serving import tensors
 from serving.engines import base
 from serving.engines.base import Interrupt
 from serving.errors import ArtifactRefused, InferenceFailed, InvalidInput
+from serving.settings import DEFAULT, Settings
 from serving.tensors import Array, Signature, TensorSpec
 
 
@@ -63,7 +64,7 @@ class StreamingIdentityEngine(IdentityEngine):
             yield [inputs[name][row : row + 1] for name in outputs]
 
 
-def load(path: Path) -> IdentityEngine:
+def load(path: Path, said: Settings = DEFAULT) -> IdentityEngine:
     """The engine described by a JSON file."""
     try:
         document = orjson.loads(path.read_bytes())

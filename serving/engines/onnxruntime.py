@@ -14,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from serving.engines import cpu, onnx_screen
 from serving.engines.base import Interrupt
 from serving.errors import ArtifactRefused, InferenceFailed, InvalidInput
+from serving.settings import DEFAULT, Settings
 from serving.tensors import Array, Signature, TensorSpec
 
 DATATYPES = {
@@ -86,10 +87,10 @@ class OnnxRuntimeEngine:
         del self._session
 
 
-def load(path: Path) -> OnnxRuntimeEngine:
+def load(path: Path, said: Settings = DEFAULT) -> OnnxRuntimeEngine:
     """The engine with this ONNX file loaded, after it was screened."""
     findings = onnx_screen.screen(path)
-    return OnnxRuntimeEngine(path, threads=cpu.limit(), may_loop=findings.loops)
+    return OnnxRuntimeEngine(path, threads=said.threads or cpu.limit(), may_loop=findings.loops)
 
 
 def _spec(path: Path, item: Any) -> TensorSpec:

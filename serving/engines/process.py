@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import serving
 from serving import errors
 from serving.engines import child, frames
@@ -48,7 +50,7 @@ class ProcessEngine:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
-        self._memory_bytes = settings.limits.memory_bytes
+        self._settings = settings
         self._identity = _identity(path)
         self._calls = 0
         self._child: _Child | None = None
@@ -142,7 +144,7 @@ class ProcessEngine:
             self._closed.wait(delay_s)
 
     def _begin(self, current: _Child) -> None:
-        current.channel.send({"path": str(self._path), "memory_bytes": self._memory_bytes})
+        current.channel.send({"path": str(self._path), "settings": msgspec.to_builtins(self._settings)})
         head, _ = current.channel.receive()
         if "error" in head:
             raise _error(head)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from urllib.parse import quote
 
 import orjson
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from serving.http.protocol import InferenceProtocol
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
@@ -258,20 +260,25 @@ class Exchange:
             self._submit(grpc.decode(message))
             return
         request = grpc.parse(kind, payload)
-        task = asyncio.ensure_future(grpc_methods.call(self._protocol.plane.service, self._route.method, request))
-        self._protocol.tasks.add(task)
-        task.add_done_callback(self._called)
+        call = grpc_methods.call(self._protocol.plane.service, self._route.method, request)
+        self._later(call, lambda answer: self._write(200, grpc_wire.answer(answer.SerializeToString())))
 
-    def _called(self, task: asyncio.Future[Any]) -> None:
+    def _later(self, call: Awaitable[T], write: Callable[[T], None]) -> None:
+        """Answers when ``call`` has a result, with what ``write`` makes of it."""
+        task = asyncio.ensure_future(call)
+        self._protocol.tasks.add(cast("asyncio.Task[None]", task))
+        task.add_done_callback(lambda done: self._called(done, write))
+
+    def _called(self, task: asyncio.Future[T], write: Callable[[T], None]) -> None:
         self._protocol.tasks.discard(cast("asyncio.Task[None]", task))
         error = None if task.cancelled() else task.exception()
         if isinstance(error, ServingError):
             self._refuse(error)
         elif error is not None or task.cancelled():
-            _log.error("the gRPC method %s failed", self._route.method, exc_info=error)
+            _log.error("a request of kind %s %s failed", self._route.kind.name, self._route.method, exc_info=error)
             self._refuse(ServingError("the server failed to answer this call; its log says why"))
         else:
-            self._write(200, grpc_wire.answer(task.result().SerializeToString()))
+            write(task.result())
 
     def _unpacked(self) -> bytes | bytearray:
         if self._encoding in ("", "identity"):
@@ -324,8 +331,11 @@ class Exchange:
     def _look(self) -> None:
         service, kind = self._protocol.plane.service, self._route.kind
         if kind is Kind.METRICS:
-            text = self._protocol.plane.metrics.text().encode()
-            self._write(200, self._framed(metrics.CONTENT_TYPE.encode(), text))
+            of_all = self._protocol.plane.figures_of_all
+            if of_all is None:
+                self._metrics(self._protocol.plane.metrics.text())
+            else:
+                self._later(of_all(), self._metrics)
         elif kind is Kind.REQUESTS:
             if (page := service.requests_page) is None:
                 raise Unsupported("this server has no requests to show; it serves no model of its own")
@@ -372,6 +382,9 @@ class Exchange:
         return next((value.decode("latin-1") for found, value in self._headers if found == wanted), None)
 
     # What goes out
+
+    def _metrics(self, text: str) -> None:
+        self._write(200, self._framed(metrics.CONTENT_TYPE.encode(), text.encode()))
 
     def _json(self, status: int, document: dict[str, Any]) -> None:
         self._write(status, self._framed(JSON, orjson.dumps(document)))

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 
 import uvicorn
@@ -28,19 +29,24 @@ class HttpListener:
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
         self._state = ServerState()
-        self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: dict[int, asyncio.Server] = {}
 
-    async def bind(self, host: str, port: int) -> int:
-        """Takes the port, or a free one for 0, and gives its number; PortInUse when it cannot be had."""
-        self._socket = await _bound(host, port)
-        return int(self._socket.getsockname()[1])
+    async def accept(self, sockets: Mapping[int, socket.socket]) -> None:
+        """Accepts connections from these sockets, by any number, and from no others any more.
 
-    async def listen(self) -> None:
-        """Accepts connections on the port. Until then they are refused, which callers may take for "try again"."""
-        assert self._socket is not None
+        From a socket that never listened they are refused, which callers may take for "try again".
+        """
+        if not self._servers:
+            self._configure()
+        for number in [number for number in self._servers if number not in sockets]:
+            self._servers.pop(number).close()
         loop = asyncio.get_running_loop()
-        config = uvicorn.Config(
+        for number, sock in sockets.items():
+            if number not in self._servers:
+                self._servers[number] = await loop.create_server(self._connection, sock=sock.dup(), backlog=_BACKLOG)
+
+    def _configure(self) -> None:
+        config = self._config = uvicorn.Config(
             LazyApplication(self._plane.service),
             ws="none",
             lifespan="off",
@@ -50,9 +56,9 @@ class HttpListener:
         )
         config.load()
         self.every_second()
-        self._server = await loop.create_server(
-            lambda: InferenceProtocol(config, self._state, self._plane, loop), sock=self._socket, backlog=_BACKLOG
-        )
+
+    def _connection(self) -> InferenceProtocol:
+        return InferenceProtocol(self._config, self._state, self._plane, asyncio.get_running_loop())
 
     def every_second(self) -> None:
         """Renews the date that answers carry and applies the time limits of connections."""
@@ -67,8 +73,7 @@ class HttpListener:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        if self._server is not None:
-            self._server.close()
+        await self.accept({})
         connections = self._plane.connections
         while connections and loop.time() < begun + timeout_s:
             for connection in list(connections):
@@ -79,23 +84,38 @@ class HttpListener:
             connection.abort()
 
 
-async def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, shared: int = 0, protocol: str = "HTTP") -> list[socket.socket]:
+    """A socket on the port, or on a free one for 0, that does not listen yet; PortInUse when it cannot be had.
+
+    With ``shared``, so many sockets share the port (``SO_REUSEPORT``), and still no other server may have it.
+    """
+    sockets: list[socket.socket] = []
     try:
-        addresses = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, number, _, address = addresses[0]
-        sock = socket.socket(family, kind, number)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+        if shared and port:
+            with _reusable(family, kind, number) as alone:  # fails where a server of somebody else shares the port
+                alone.bind(address)
+        for _ in range(shared or 1):
+            sock = _reusable(family, kind, number)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((address[0], sockets[0].getsockname()[1] if sockets else port, *address[2:]))
+            sockets.append(sock)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"HTTP port {port} on {host} is in use by another process; "
-                "stop that process or choose another port with --http-port"
+                f"{protocol} port {port} on {host} is in use by another process; "
+                f"stop that process or choose another port with --{protocol.lower()}-port"
             ) from error
         raise PortInUse(
-            f"HTTP port {port} on {host} cannot be listened on ({error.strerror or error}); "
-            "choose another with --host and --http-port"
+            f"{protocol} port {port} on {host} cannot be listened on ({error.strerror or error}); "
+            f"choose another with --host and --{protocol.lower()}-port"
         ) from error
+    return sockets
+
+
+def _reusable(family: int, kind: int, number: int) -> socket.socket:
+    sock = socket.socket(family, kind, number)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return sock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Protocol
 
@@ -69,6 +70,8 @@ class DataPlane:
         self.connections: set[Connection] = set()
         self.admission = admission
         service.in_work.append(lambda: [of for connection in self.connections if (of := connection.in_work())])
+        self.figures_of_all: Callable[[], Awaitable[str]] | None = None
+        """The metrics of all workers, as text, where there are several."""
         self._identity = "".join(f"{name}: {value}\r\n" for name, value in identity.items()).encode()
         self.common_headers = b""
         self.refresh_date()

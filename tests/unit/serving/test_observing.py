@@ -16,7 +16,7 @@ import pytest
 from serving.contract import GRPC_SERVICE
 from serving.errors import InvalidInput, ServingError, UnknownModel
 from serving.grpc_server import GrpcServer
-from serving.http.listener import HttpListener
+from serving.http.listener import HttpListener, bound
 from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics, ModelCounters
 from serving.observing import Call, Facts, Observer
@@ -89,8 +89,9 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     await repository.start()
     service = Service(repository, Observer(heard))
     listener = HttpListener(DataPlane(service, metrics, Limits(), {}, admission))
-    http_port = await listener.bind("127.0.0.1", 0)
-    await listener.listen()
+    with bound("127.0.0.1", 0)[0] as sock:
+        http_port = sock.getsockname()[1]
+        await listener.accept({0: sock})
     server = GrpcServer(service, 100_000, {}, admission)
     grpc_port = server.bind("127.0.0.1", 0)
     await server.start()

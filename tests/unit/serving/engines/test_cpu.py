@@ -42,3 +42,30 @@ def test_the_limit_is_the_quota_of_a_version_1_cgroup(tmp_path: Path, quota: str
 
 def test_without_a_cgroup_the_limit_is_the_affinity(tmp_path: Path) -> None:
     assert cpu.limit(tmp_path) == AFFINITY
+
+
+def machine(folder: Path, places: dict[int, tuple[int, int, int]]) -> Path:
+    """A /sys/devices/system with node, package and core of each CPU."""
+    for cpu_number, (node, package, core) in places.items():
+        topology = folder / "cpu" / f"cpu{cpu_number}" / "topology"
+        topology.mkdir(parents=True)
+        (topology.parent / f"node{node}").mkdir()
+        (topology / "physical_package_id").write_text(f"{package}\n")
+        (topology / "core_id").write_text(f"{core}\n")
+    return folder
+
+
+def test_processes_get_whole_cores_of_one_node_where_there_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {number: (number % 2, number % 2, number // 2 % 2) for number in range(8)}
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(places))
+
+    assert cpu.split(4, machine(tmp_path, places)) == [{0, 4}, {2, 6}, {1, 5}, {3, 7}]
+
+
+def test_processes_share_cpus_where_there_are_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+    assert [len(cpus) for cpus in cpu.split(5, tmp_path)] == [1] * 5
+    assert set().union(*cpu.split(5, tmp_path)) == {0, 1}

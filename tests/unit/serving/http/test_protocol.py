@@ -14,7 +14,7 @@ import orjson
 import pytest
 from onnx import TensorProto
 
-from serving.http.listener import HttpListener
+from serving.http.listener import HttpListener, bound
 from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics
 from serving.protocols import grpc
@@ -130,8 +130,9 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     plane = DataPlane(Service(repository), metrics, LIMITS, {"penstock-revision": "r1"}, admission)
     listener = HttpListener(plane)
     async with contextlib.AsyncExitStack() as stack:
-        port = await listener.bind("127.0.0.1", 0)
-        await listener.listen()
+        with bound("127.0.0.1", 0)[0] as sock:
+            port = sock.getsockname()[1]
+            await listener.accept({0: sock})
         yield Served(port, plane, listener, repository, stack)
         for name in ("slow",):
             repository.find(name, "").tick(1e18)
