@@ -90,7 +90,8 @@ class Tracing:
             attributes["penstock.queue.duration"] = (job.begun if computed else ended) - job.submitted
         if job is not None and computed:
             attributes["penstock.batch.size"] = records.rows(job)
-        server = self._tracer.start_span(name, context, SpanKind.SERVER, attributes, start_time=ns(received))
+        server = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=ns(received))
+        server.set_attributes(attributes)  # the SDK takes those of a beginning span from its sampler
         if error is not None and _is_fault(facts, error):
             server.set_status(Status(StatusCode.ERROR, type(error).__name__))
         if job is not None:
