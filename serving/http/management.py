@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.errors import ServingError, Unsupported
+from serving import tensors
+from serving.errors import InvalidInput, ServingError, Unsupported
 from serving.http import docs, openapi
 from serving.protocols import v2
 from serving.service import Service, version
@@ -73,7 +74,10 @@ def build(service: Service) -> FastAPI:
 
     @app.post("/v2/repository/index")
     async def index(request: Request) -> list[dict[str, Any]]:
-        return service.index((await body(request)).get("ready") is True)
+        only_ready = (await body(request)).get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise InvalidInput(f"'ready' is {tensors.brief(only_ready)}, expected true or false")
+        return service.index(only_ready)
 
     @app.post("/v2/repository/models/{model}/load")
     async def load(model: str, request: Request) -> dict[str, Any]:

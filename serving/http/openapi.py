@@ -42,6 +42,9 @@ def document(version: str) -> Document:
         "/v2/health/live": {"get": _get("server", "Whether the process answers", "Live")},
         "/v2/health/ready": {"get": _ready()},
         "/metrics": {"get": _get("server", "Metrics in Prometheus' text format", None, kind="text/plain")},
+        "/debug/requests": {
+            "get": _get("server", "Requests in work, and those that took longest", "Anything", errors=(501,))
+        },
         "/docs": {"get": _get("server", "This document, to be read", None, kind="text/html")},
         "/openapi.json": {"get": _get("server", "This document", "Anything")},
         "/v2/models": {"get": _get("models", "Names of all models", "ModelNames")},
@@ -54,6 +57,7 @@ def document(version: str) -> Document:
             "post": _post("repository", "Stop serving a model", "Anything", "Anything", (400, 404, 413, 501))
         },
     }
+    paths["/debug/requests"]["get"]["responses"]["200"]["content"] |= _content(None, "text/html")
     for prefix in _VERSIONS:
         paths[prefix] = {"get": _get("models", "Versions and tensors of a model", "ModelMetadata", errors=_FIND)}
         paths[f"{prefix}/config"] = {
@@ -138,7 +142,7 @@ def _ready() -> Document:
 def _infer() -> Document:
     operation = _post("inference", "An inference", "InferRequest", "InferResponse", _INFER)
     operation["parameters"] = [{"name": "Inference-Header-Content-Length", "in": "header", **_BINARY_HEADER}]
-    operation["requestBody"] = {"required": True, "content": _content("InferRequest") | _content("Binary", _OCTETS)}
+    operation["requestBody"]["content"] |= _content("Binary", _OCTETS)
     good = operation["responses"]["200"]
     good["content"] |= _content("Binary", _OCTETS)
     good["headers"] = {"Inference-Header-Content-Length": _BINARY_HEADER}

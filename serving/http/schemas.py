@@ -87,7 +87,7 @@ SCHEMAS: dict[str, Any] = {
     "Index": _list(_object({"name": _TEXT, "version": _TEXT, "state": _TEXT, "reason": _TEXT})),
     "LoadRequest": {
         "type": "object",
-        "properties": {"parameters": {"type": "object", "description": "None are known; any is refused with 501"}},
+        "properties": {"parameters": {"description": "None are known; any is refused with 501"}},
     },
     "Parameters": {
         "type": ["object", "null"],
