@@ -2,6 +2,8 @@
 PYTHON ?= python3
 MODEL ?= examples/digits/model.yaml
 TIER ?=
+SECONDS ?= 600
+TARGETS ?=
 NAME ?= penstock
 ARGS ?=
 
@@ -22,7 +24,7 @@ DEV := .venv/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up test cluster cluster-images cluster-down check bench images lock crds charts manifests scan descriptors clean \
+.PHONY: help setup up test fuzz cluster cluster-images cluster-down check bench images lock crds charts manifests scan descriptors clean \
         check-format check-lint check-types check-layers check-spelling lock-check crds-check charts-check descriptors-check
 
 help:  ## Say what the targets do
@@ -35,6 +37,9 @@ up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the 
 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
 	$(PY) -m tests.tiers $(TIER)
+
+fuzz: $(DEV)  ## Search every parser for what breaks it (SECONDS=3600 in total; Linux on x86-64)
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 cluster: $(DEV)  ## Start a throw-away Kubernetes on this machine, as root and without Docker (NAME=penstock)
 	$(PY) -m tests.rig.node up --name $(NAME)

@@ -147,11 +147,16 @@ def shape(tensor: str, dimensions: Iterable[Any]) -> tuple[int, ...]:
     for size in result:
         if type(size) is not int or size < 0:
             raise InvalidInput(f"tensor '{tensor}' has shape {brief(list(result))}, expected whole numbers from 0 up")
-    if math.prod(result) > _MAX_ELEMENTS or len(result) > 32:
+    if math.prod(result) > _MAX_ELEMENTS or len(result) > 32 or (0 in result and _beyond_numpy(result)):
         raise InvalidInput(
             f"tensor '{tensor}' has shape {brief(list(result))}, expected at most 32 dimensions and 2^60 elements"
         )
     return result
+
+
+def _beyond_numpy(shape: tuple[int, ...]) -> bool:
+    """NumPy multiplies the sizes of an empty tensor too, those that are not 0."""
+    return math.prod(size or 1 for size in shape) > _MAX_ELEMENTS
 
 
 def brief(value: Any) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from serving import tensors
-from serving.errors import InvalidInput, ServingError, Unsupported
+from serving.errors import Cancelled, InvalidInput, ServingError, Unsupported
 from serving.http import docs, openapi
 from serving.protocols import v2
 from serving.service import Service, version
@@ -21,7 +22,10 @@ def build(service: Service) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     async def body(request: Request) -> dict[str, Any]:
-        text = await request.body()
+        try:
+            text = await request.body()
+        except ClientDisconnect as error:
+            raise Cancelled("the client went away before the end of its request") from error
         return v2.parse(text) if text.strip() else {}
 
     @app.get("/openapi.json")

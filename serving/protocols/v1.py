@@ -114,7 +114,7 @@ def _nested(tensor: Tensor) -> Any:
             f"output '{tensor.name}' has datatype {tensor.datatype}, which JSON cannot carry; use the V2 protocol"
         )
     if tensor.datatype != "BYTES":
-        return tensor.array
+        return tensor.array if tensor.array.ndim else tensor.array[()]  # orjson writes no array without dimensions
     return _texts(tensor.array.tolist())
 
 

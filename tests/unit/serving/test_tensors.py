@@ -84,6 +84,8 @@ def test_an_output_that_cannot_be_given_is_named(names: list[str], message: str)
         ([None], "tensor 'x' has shape [None], expected whole numbers from 0 up"),
         ([2**40, 2**40], "tensor 'x' has shape [1099511627776, 1099511627776], expected at most 32 dimensions "
                          "and 2^60 elements"),
+        ([0, 2**40, 2**40], "tensor 'x' has shape [0, 1099511627776, 1099511627776], expected at most 32 dimensions "
+                            "and 2^60 elements"),
     ],
 )  # fmt: skip
 def test_a_shape_is_whole_numbers_of_a_size_that_can_be(dimensions: list[object], message: str) -> None:

@@ -96,3 +96,10 @@ def test_lists_nested_a_thousand_deep_are_refused() -> None:
         v1.decode(body, ONE)
     with pytest.raises(InvalidInput):
         v1.decode(body, Signature((TensorSpec("s", "BYTES", (-1,)),), ()))
+
+
+@pytest.mark.parametrize(("rows", "key"), [(True, "predictions"), (False, "outputs")])
+def test_an_output_without_dimensions_is_a_bare_value(rows: bool, key: str) -> None:
+    response = Response("m", "1", "", [Tensor("y", "FP32", np.array(2.5, np.float32))])
+
+    assert orjson.loads(v1.encode(response, rows)) == {key: 2.5}
