@@ -4,7 +4,10 @@
 
     ServingError                500  INTERNAL
     ├── InvalidInput            400  INVALID_ARGUMENT
-    │   └── TooLarge            413  RESOURCE_EXHAUSTED
+    │   ├── TooLarge            413  RESOURCE_EXHAUSTED
+    │   │   ├── TargetTooLong   414  RESOURCE_EXHAUSTED
+    │   │   └── HeadersTooLarge 431  RESOURCE_EXHAUSTED
+    │   └── TooSlow             408  DEADLINE_EXCEEDED
     ├── UnknownModel            404  NOT_FOUND
     ├── Unsupported             501  UNIMPLEMENTED
     ├── NotReady                503  UNAVAILABLE
@@ -69,6 +72,25 @@ class TooLarge(InvalidInput):
     http = 413
     grpc = GrpcCode.RESOURCE_EXHAUSTED
     reason = "REJECTED"
+
+
+class TargetTooLong(TooLarge):
+    """The request's target is longer than any path of this server."""
+
+    http = 414
+
+
+class HeadersTooLarge(TooLarge):
+    """The request has more headers, or more bytes around its body, than the server takes."""
+
+    http = 431
+
+
+class TooSlow(InvalidInput):
+    """The request did not come within its time; the connection is closed."""
+
+    http = 408
+    grpc = GrpcCode.DEADLINE_EXCEEDED
 
 
 class UnknownModel(ServingError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -18,7 +19,7 @@ import orjson
 
 from serving import grpc_methods, metrics
 from serving.contract import GRPC_SERVICE
-from serving.errors import Cancelled, Overloaded, ServingError, TooLarge, Unsupported
+from serving.errors import Cancelled, ServingError, TooLarge, Unsupported
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
 from serving.observing import Facts
@@ -46,6 +47,11 @@ _PROTOCOLS = {
     Kind.GRPC: ("grpc", f"/{GRPC_SERVICE}/{{method}}"),
 }
 """What is observed at its end: the protocol's name and the path of such a request."""
+_NAMING = frozenset({Kind.V2_INFER, Kind.GENERATE, Kind.GENERATE_STREAM, Kind.V1_PREDICT})
+"""Requests whose target names their model."""
+_END_OF_HEAD = b"\r\n\r\n"
+_DISCARDED_BYTES = 256 * 1024
+"""A body up to this size is read and thrown away after an early answer, and the connection stays."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -78,6 +84,7 @@ class Exchange:
     _coding: str | None = None
     _grpc_encoding = ""
     _grpc_timeout_s: float | None = None
+    _unsent = 0.0
     _headers: list[tuple[bytes, bytes]]
 
     def __init__(self, protocol: InferenceProtocol, route: Route, keep_alive: bool, wants_continue: bool) -> None:
@@ -94,7 +101,8 @@ class Exchange:
         try:
             for name, value in headers:
                 if name == b"content-length":
-                    self._admit(int(value))
+                    self._unsent = int(value)
+                    self._admit(self._unsent)
                 elif name == binary.HEADER:
                     self._header_length = binary.header_length(value)
                 elif name == b"content-encoding":
@@ -105,8 +113,33 @@ class Exchange:
                     self._grpc_encoding = value.decode("latin-1")
                 elif name == b"grpc-timeout":
                     self._grpc_timeout_s = grpc_wire.timeout_s(value)
+                elif name == b"transfer-encoding":
+                    self._unsent = math.inf
+            self._ask()
         except ServingError as error:
             self._problem = error
+
+    def _ask(self) -> None:
+        """Whether the request will be taken at all, before its body is read."""
+        kind, plane = self._route.kind, self._protocol.plane
+        if kind in _NAMING:
+            queue = plane.service.models.find(self._route.model, self._route.version)
+            if (refused := queue.refusal()) is not None:
+                self._queue = queue
+                raise refused
+            return
+        is_grpc = kind is Kind.GRPC and self._route.method == "ModelInfer"
+        if is_grpc and (refused := plane.admission.refusal()) is not None:
+            raise refused
+
+    def spoil(self, error: ServingError) -> None:
+        """The rest of the request will not come, or cannot be read."""
+        self._problem = error
+        self.keep_alive = False
+        self._unsent = math.inf
+        self._drop_body()
+        if self._started:
+            self._run()
 
     def body(self, data: bytes) -> None:
         """Takes a part of the body; one beyond the limits is refused at once."""
@@ -158,7 +191,7 @@ class Exchange:
     def start(self) -> None:
         """Its turn has come: everything before it on this connection is answered."""
         self._started = True
-        if self.received or isinstance(self._problem, TooLarge | Overloaded):
+        if self.received or self._problem is not None:
             self._run()
         elif self._wants_continue:
             self._protocol.transport.write(_CONTINUE)
@@ -390,12 +423,15 @@ class Exchange:
         self._write(status, self._framed(JSON, orjson.dumps(document)))
 
     def _refuse(self, error: ServingError) -> None:
-        if not self.received:
+        if not self.received and (self._unsent > _DISCARDED_BYTES or self._wants_continue):
             self.keep_alive = False
+        extra = b""
+        if error.retry_after_s is not None:
+            extra = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
         if self._route.kind is Kind.GRPC:
-            self._write(200, grpc_wire.refusal(error))
+            self._write(200, extra + grpc_wire.refusal(error))
         else:
-            self._json(error.http, {"error": str(error)})
+            self._write(error.http, self._framed(JSON, orjson.dumps({"error": str(error)}), extra))
         if self._route.kind in _PROTOCOLS:
             counters = None if self._queue is None else self._queue.counters
             self._protocol.plane.service.observer.refused(self, counters, self._received_at, error)
@@ -441,6 +477,8 @@ class Exchange:
             return
         if protocol.plane.service.draining:
             self.keep_alive = False
+        if self._route.bodiless:
+            rest = rest[: rest.index(_END_OF_HEAD) + len(_END_OF_HEAD)]
         close = b"" if self.keep_alive else b"connection: close\r\n"
         protocol.transport.write(b"".join((_STATUS[status], protocol.plane.common_headers, close, rest)))
         protocol.answered(self)

@@ -22,6 +22,12 @@ class Limits:
     max_request_bytes: int = 64 * 2**20
     max_held_bytes: int = 4 * 64 * 2**20
     """Bodies of all unanswered requests together."""
+    max_target_bytes: int = 8 * 1024
+    max_headers: int = 128
+    max_overhead_bytes: int = 64 * 1024
+    """Everything of a request that is not its body: first line, headers, sizes of chunks, trailers. Chunks may add
+    ``CHUNK_BYTES`` each."""
+    max_chunks: int = 65_536
     max_requests: int = 1024
     """Requests of all models that wait or are computed."""
     header_s: float = 10.0

@@ -7,6 +7,10 @@ kinds share one order: on a connection one request is in work, the others wait i
 This leans on uvicorn's internals; ``tests/contract/test_uvicorn_internals.py`` pins what is used:
 ``cycle``, ``pipeline``, ``flow``, ``scope``, ``headers``, ``url``, ``on_*``, ``_start_asgi_task``.
 
+The caps that llhttp lacks (on targets, headers, chunks, and on all bytes around a body) are held against what has come
+after each read, so memory is bounded by them and one read. What cannot be read on is answered in its turn, after the
+requests before it, and nothing behind it is read.
+
 The time limits that uvicorn lacks are kept by a sweep over all connections once a second, so a request
 costs no timer: headers must come within ``header_s``, a body at ``body_bytes_per_s``, an idle or a
 stalled connection is closed.
@@ -15,13 +19,16 @@ stalled connection is closed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from serving.errors import HeadersTooLarge, InvalidInput, ServingError, TargetTooLong, TooLarge, TooSlow
 from serving.http.exchange import Exchange
 from serving.http.plane import DataPlane
 from serving.http.routes import Kind, Route
@@ -29,8 +36,13 @@ from serving.http.routes import Kind, Route
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
-_LINGER_S = 5.0
+_log = logging.getLogger(__name__)
 
+_LINGER_S = 5.0
+_CHUNK_BYTES = 12
+"""A chunk's size, up to eight digits, and the ends of two lines."""
+_BODY_HEADERS = (b"content-length", b"transfer-encoding")
+_UNREADABLE = Route(Kind.UNREADABLE)
 
 Turn = Exchange | RequestResponseCycle
 
@@ -47,7 +59,11 @@ class InferenceProtocol(HttpToolsProtocol):
         self._incoming: Exchange | None = None
         self._receiving_since: float | None = None
         self._begun = False
+        self._deaf = False
         self._headers_done = False
+        self._message_bytes = 0
+        self._read_bytes = 0
+        self._chunks = 0
         self._body_bytes = 0
         self._quiet_since = 0.0
         self._unread = 0
@@ -93,6 +109,74 @@ class InferenceProtocol(HttpToolsProtocol):
         active = self._active
         return active.in_work() if isinstance(active, Exchange) else None
 
+    # What arrives
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of requests."""
+        if self._deaf:
+            return
+        size = self._read_bytes = len(data)
+        self._message_bytes += size
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._end_after_this()
+        except httptools.HttpParserCallbackError:
+            _log.exception("a request could not be taken")
+            self._refuse(ServingError("the server failed to read this request; its log says why"))
+        except httptools.HttpParserError as error:
+            self._refuse(InvalidInput(f"what was sent is no HTTP/1.1 request: {error}"))
+        else:
+            if self._message_bytes > self.plane.limits.max_overhead_bytes and not self._deaf:
+                self._check_overhead()
+
+    def _check_overhead(self) -> None:
+        """Refuses a request that is larger than its body and its chunks explain."""
+        overhead = self._message_bytes - self._body_bytes - self._chunks * _CHUNK_BYTES
+        if self._begun and overhead > self.plane.limits.max_overhead_bytes:
+            self._refuse(
+                HeadersTooLarge(
+                    f"the request has {overhead} bytes beside its body, "
+                    f"the limit of this server is {self.plane.limits.max_overhead_bytes}"
+                )
+            )
+
+    def _end_after_this(self) -> None:
+        """A wish for another protocol is not granted: the request is answered as HTTP/1.1, and is the last one."""
+        self._deaf = True
+        self.cycle.keep_alive = False
+        if self.cycle.response_complete:
+            self.transport.close()
+
+    def _refuse(self, error: ServingError) -> None:
+        """Answers in its turn what cannot be read on; nothing behind it is read."""
+        self._deaf = True
+        incoming = self._incoming
+        if self._lingering or (incoming is not None and incoming.response_complete and not incoming.received):
+            self.transport.close()  # it has its answer
+            return
+        if incoming is not None and not incoming.received:
+            incoming.spoil(error)
+            return
+        cycle: Any = self.cycle
+        if self._headers_done and isinstance(cycle, RequestResponseCycle) and cycle.more_body:
+            self._drop(cycle)
+            if cycle.response_started:
+                self.transport.close()
+                return
+        exchange = Exchange(self, _UNREADABLE, False, False)
+        exchange.spoil(error)
+        self._enqueue(exchange)
+
+    def _drop(self, cycle: RequestResponseCycle) -> None:
+        """Tells the application that the rest of its request will never come."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self._active is cycle:
+            self._active = None
+        else:
+            self.pipeline = deque(waiting for waiting in self.pipeline if waiting[0] is not cycle)
+
     # The parser
 
     def on_message_begin(self) -> None:
@@ -104,13 +188,32 @@ class InferenceProtocol(HttpToolsProtocol):
         self._begun = True
         self._headers_done = False
         self._body_bytes = 0
+        self._chunks = 0
+        self._message_bytes = 0  # of reads after this one, whose other bytes may be of other requests
         if self._receiving_since is None:
             self._receiving_since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self.url += url
+        if len(self.url) > self.plane.limits.max_target_bytes and not self._deaf:
+            limit = self.plane.limits.max_target_bytes
+            self._refuse(TargetTooLong(f"the request's target is longer than {limit} bytes, the limit of this server"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those that trail a body are not looked at."""
+        if not self._headers_done:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Chooses the way: an exchange, or uvicorn's own."""
         self._headers_done = True
-        if self._lingering:
+        if self._lingering or self._deaf or not self._head_fits():
+            return
+        if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
+            self._refuse(
+                InvalidInput("the request asks for another protocol (Upgrade) and has a body; send it without")
+            )
             return
         route = self.plane.routes.find(self.parser.get_method(), self.url)
         if route is None and any(
@@ -123,6 +226,21 @@ class InferenceProtocol(HttpToolsProtocol):
         exchange = Exchange(self, route, self.parser.should_keep_alive(), self.expect_100_continue)
         exchange.headers(self.headers)
         self._incoming = exchange
+        self._enqueue(exchange)
+
+    def _head_fits(self) -> bool:
+        limits = self.plane.limits
+        if len(self.headers) > limits.max_headers:
+            count = len(self.headers)
+            self._refuse(HeadersTooLarge(f"the request has {count} headers, the limit is {limits.max_headers}"))
+        elif self._message_bytes + self._read_bytes > limits.max_overhead_bytes:  # perhaps of other requests
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > limits.max_overhead_bytes:
+                limit = limits.max_overhead_bytes
+                self._refuse(HeadersTooLarge(f"the request's headers have {size} bytes, the limit is {limit}"))
+        return not self._deaf
+
+    def _enqueue(self, exchange: Exchange) -> None:
         self.cycle = exchange  # type: ignore[assignment]
         if self._active is not None or self.pipeline or self.flow.write_paused:
             self.flow.pause_reading()
@@ -132,26 +250,47 @@ class InferenceProtocol(HttpToolsProtocol):
             exchange.start()
 
     def _go_long_way(self) -> None:
+        limit = self.plane.limits.max_request_bytes
+        if any(name == b"content-length" and int(value) > limit for name, value in self.headers):
+            self._refuse(TooLarge(f"the request has more than {limit} bytes, the limit of this server"))
+            return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            self._refuse(InvalidInput("the request's target is no path of this server; /docs lists what there is"))
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+        if self._chunks > self.plane.limits.max_chunks + 1 and not self._deaf:  # the last one is empty
+            limit = self.plane.limits.max_chunks
+            self._refuse(TooLarge(f"the body comes in more than {limit} chunks, the limit of this server"))
 
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
         self._body_bytes += len(body)
+        if self._deaf:
+            return
         if self._incoming is not None:
             if not self._incoming.response_complete:
                 self._incoming.body(body)
         elif self._body_bytes > self.plane.limits.max_request_bytes:
-            self.transport.abort()
+            limit = self.plane.limits.max_request_bytes
+            self._refuse(TooLarge(f"the request has more than {limit} bytes, the limit of this server"))
         elif not self._lingering:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request has come whole."""
         self._receiving_since = None
+        self._begun = False
+        self._message_bytes = 0
+        if self._deaf:
+            return
         if self._lingering:
             self.transport.close()
         elif self._incoming is not None:
@@ -179,6 +318,8 @@ class InferenceProtocol(HttpToolsProtocol):
         else:
             # The client still sends. Closing now would reset the connection under an unread answer.
             self._lingering = True
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
             self._quiet_since = self.loop.time()
             self.flow.resume_reading()
 
@@ -234,10 +375,15 @@ class InferenceProtocol(HttpToolsProtocol):
             if self.flow.read_paused:  # it is we who do not read
                 self._receiving_since, self._body_bytes = now, 0
             elif self._too_slow(now - self._receiving_since):
-                if self._begun and (self._active is None or self._active is self._incoming):
-                    self.transport.write(_TIMEOUT)
-                self.transport.close()
+                self._end_late()
         elif self._active is None and now - self._quiet_since > limits.idle_s:
+            self.transport.close()
+
+    def _end_late(self) -> None:
+        """A request that does not come is told so, after the answers before it."""
+        if self._begun:
+            self._refuse(TooSlow("the request did not come within its time; send it again, faster"))
+        else:
             self.transport.close()
 
     def _too_slow(self, elapsed: float) -> bool:
@@ -247,6 +393,3 @@ class InferenceProtocol(HttpToolsProtocol):
         return elapsed > limits.body_grace_s and self._body_bytes < (elapsed - limits.body_grace_s) * (
             limits.body_bytes_per_s
         )
-
-
-_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import urllib.parse
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ class Kind(enum.Enum):
     MODEL_READY = enum.auto()
     METRICS = enum.auto()
     REQUESTS = enum.auto()
+    UNREADABLE = enum.auto()
+    """What stands where a request was expected and cannot be read."""
 
 
 class Route(NamedTuple):
@@ -31,10 +34,15 @@ class Route(NamedTuple):
     model: str = ""
     version: str = ""
     method: str = ""
+    bodiless: bool = False
+    """HEAD: the answer ends with its headers."""
 
 
 _GRPC_PREFIX = f"/{contract.GRPC_SERVICE}/"
 _REMEMBERED = 1024
+_POST = (b"POST",)
+_GET = (b"GET", b"HEAD")
+_ABSOLUTE = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 
 
 class Routes:
@@ -59,31 +67,37 @@ class Routes:
 
 
 def _parse(method: bytes, target: bytes) -> Route | None:
-    path = target.split(b"?", 1)[0].decode("latin-1")
+    path = _ABSOLUTE.sub("", target.split(b"?", 1)[0].decode("latin-1"))
+    route, methods = _named(path)
+    if route is None or method not in methods:
+        return None
+    return route._replace(bodiless=True) if method == b"HEAD" else route
+
+
+def _named(path: str) -> tuple[Route | None, tuple[bytes, ...]]:
+    """What a path names, and the methods that it takes."""
     parts = [urllib.parse.unquote(part) for part in path.split("/")[1:]]
-    match method, parts:
-        case b"POST", ["v2", "models", model, "infer"] if model:
-            return Route(Kind.V2_INFER, model)
-        case b"POST", ["v2", "models", model, "versions", version, "infer"] if model:
-            return Route(Kind.V2_INFER, model, version)
-        case b"POST", ["v2", "models", model, "generate" | "generate_stream" as last] if model:
-            return Route(_GENERATE[last], model)
-        case b"POST", ["v2", "models", model, "versions", version, "generate" | "generate_stream" as last] if model:
-            return Route(_GENERATE[last], model, version)
-        case b"POST", ["v1", "models", last] if last.endswith(":predict"):
-            return Route(Kind.V1_PREDICT, last.removesuffix(":predict"))
-        case b"POST", ["v1", "models", model, "versions", last] if model and last.endswith(":predict"):
-            return Route(Kind.V1_PREDICT, model, last.removesuffix(":predict"))
-        case b"GET", ["v2", "models", model, "ready"] if model:
-            return Route(Kind.MODEL_READY, model)
-        case b"GET", ["v2", "models", model, "versions", version, "ready"] if model:
-            return Route(Kind.MODEL_READY, model, version)
-    if method == b"POST" and path.startswith(_GRPC_PREFIX):
-        return Route(Kind.GRPC, method=path.removeprefix(_GRPC_PREFIX))
-    if method == b"GET":
-        kind = _FIXED.get(path)
-        return None if kind is None else Route(kind)
-    return None
+    match parts:
+        case ["v2", "models", model, "infer"] if model:
+            return Route(Kind.V2_INFER, model), _POST
+        case ["v2", "models", model, "versions", version, "infer"] if model:
+            return Route(Kind.V2_INFER, model, version), _POST
+        case ["v2", "models", model, "generate" | "generate_stream" as last] if model:
+            return Route(_GENERATE[last], model), _POST
+        case ["v2", "models", model, "versions", version, "generate" | "generate_stream" as last] if model:
+            return Route(_GENERATE[last], model, version), _POST
+        case ["v1", "models", last] if last.endswith(":predict"):
+            return Route(Kind.V1_PREDICT, last.removesuffix(":predict")), _POST
+        case ["v1", "models", model, "versions", last] if model and last.endswith(":predict"):
+            return Route(Kind.V1_PREDICT, model, last.removesuffix(":predict")), _POST
+        case ["v2", "models", model, "ready"] if model:
+            return Route(Kind.MODEL_READY, model), _GET
+        case ["v2", "models", model, "versions", version, "ready"] if model:
+            return Route(Kind.MODEL_READY, model, version), _GET
+    if path.startswith(_GRPC_PREFIX):
+        return Route(Kind.GRPC, method=path.removeprefix(_GRPC_PREFIX)), _POST
+    kind = _FIXED.get(path)
+    return (None if kind is None else Route(kind)), _GET
 
 
 _GENERATE = {"generate": Kind.GENERATE, "generate_stream": Kind.GENERATE_STREAM}

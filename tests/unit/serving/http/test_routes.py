@@ -18,6 +18,8 @@ from serving.http.routes import Kind, Route, Routes
         (b"GET", b"/metrics", Route(Kind.METRICS)),
         (b"POST", b"/inference.GRPCInferenceService/ModelInfer", Route(Kind.GRPC, method="ModelInfer")),
         (b"GET", b"/v2/models/digits/infer", None),
+        (b"HEAD", b"/v2/health/live", Route(Kind.LIVE, bodiless=True)),
+        (b"POST", b"HTTP://host:80/v2/models/digits/infer", Route(Kind.V2_INFER, "digits")),
         (b"POST", b"/v2/models//infer", None),
         (b"POST", b"/v2/health/live", None),
         (b"GET", b"/v2", None),
