@@ -18,7 +18,7 @@ from tests.fuzz import corpus, parsers
 NAMES = ("connection", *parsers.TARGETS)
 _SHARES = {"connection": 4, "v2_json": 2, "v2_binary": 2, "v1_json": 2}
 """Larger languages get more of the time."""
-KEPT = Path("build/fuzz")
+KEPT = Path(".cache/fuzz")
 
 
 def main(arguments: list[str]) -> int:
