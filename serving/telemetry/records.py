@@ -72,7 +72,8 @@ def of(call: Call, received: float, ended: float, error: ServingError | None, tr
     """The record of a request; times are of ``time.perf_counter``."""
     facts = call.facts()
     job = facts.job
-    computed = job is not None and job.ended > job.begun
+    computed = None if job is None else computation(job, ended)
+    begun, until = computed or (ended, ended)
     return Record(
         ended_at=time.time() - time.perf_counter() + ended,
         protocol=facts.protocol,
@@ -84,20 +85,30 @@ def of(call: Call, received: float, ended: float, error: ServingError | None, tr
         error="" if error is None else type(error).__name__,
         bytes_in=facts.bytes_in,
         bytes_out=facts.bytes_out,
-        batch=rows(job) if job is not None and computed else None,
+        batch=None if job is None or computed is None else rows(job),
         decode_s=None if job is None else job.submitted - received,
-        queue_s=None if job is None else (job.begun if computed else ended) - job.submitted,
-        compute_s=job.ended - job.begun if job is not None and computed else None,
-        encode_s=ended - job.ended if job is not None and computed else None,
+        queue_s=None if job is None else begun - job.submitted,
+        compute_s=None if computed is None else until - begun,
+        encode_s=None if computed is None else ended - until,
         total_s=ended - received,
         trace_id=trace_id,
     )
 
 
+def computation(job: Job, ended: float) -> tuple[float, float] | None:
+    """When the engine worked for a request that ended at ``ended``; None when it never came to that.
+
+    Of a request that was given up while the engine goes on, until then.
+    """
+    call = job.call
+    if call is not None:
+        return call.begun, call.ended if call.begun < call.ended < ended else ended
+    return (job.begun, job.ended) if job.ended > job.begun else None
+
+
 def rows(job: Job) -> int:
     """How many rows the engine was given at once with this request."""
-    shape = job.request.inputs[0].array.shape
-    return shape[0] if shape else 1
+    return job.rows if job.call is None else job.call.rows
 
 
 def trace_id(traceparent: str | None) -> str:

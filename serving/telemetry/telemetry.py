@@ -77,6 +77,8 @@ class Telemetry:
     def every_second(self) -> None:
         """Does what has its time."""
         self._slowest.turn(time.monotonic())
+        if self._tracing is not None:
+            self._tracing.every_second()
 
     def show(self, service: Service) -> None:
         """Has the service show its requests."""

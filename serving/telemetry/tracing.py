@@ -16,17 +16,21 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from serving.errors import GrpcCode, ServingError
 from serving.observing import Call, Facts
+from serving.scheduling.job import Call as EngineCall
 from serving.telemetry import records
 
 _NEVER_SAMPLED = "remoteParentNotSampled:AlwaysOffSampler"
 _GRPC_FAULTS = {2, 4, 12, 13, 14, 15}
 """Codes that the semantic conventions call errors of a server; the others are the client's."""
+_PATIENCE_S = 60
+"""A call of the engine that takes longer than this has its span ended before it ends."""
+_SAMPLED = SamplingResult(Decision.RECORD_AND_SAMPLE)
 _W3C = TraceContextTextMapPropagator()
 _ROOT = Context()
 
@@ -36,7 +40,7 @@ class _Decided(Sampler, RandomIdGenerator):
 
     def __init__(self) -> None:
         self.trace_id = 0
-        self.result = SamplingResult(Decision.RECORD_AND_SAMPLE)
+        self.result = _SAMPLED
 
     def generate_trace_id(self) -> int:
         return self.trace_id
@@ -60,6 +64,8 @@ class Tracing:
         self._processor = BatchSpanProcessor(exporter)
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("penstock")
+        self._batches: dict[EngineCall, _Open] = {}
+        self._epoch_ns = _epoch_ns()
 
     def ended(self, call: Call, received: float, ended: float, error: ServingError | None) -> str:
         """Makes the spans of a request that is to have some, and gives its trace id; empty where nothing traces it."""
@@ -70,44 +76,87 @@ class Tracing:
                 return records.trace_id(parent)
             carrier = {"traceparent": parent, "tracestate": call.header("tracestate") or ""}
             context = _W3C.extract(carrier, _ROOT)
-        span_name = "infer"
-        result = self._sampler.should_sample(context, trace_id, span_name, SpanKind.SERVER)
+        result = self._sampler.should_sample(context, trace_id, "infer", SpanKind.SERVER)
         if result.decision is not Decision.RECORD_AND_SAMPLE:
             return "" if parent is None else records.trace_id(parent)
         self._decided.trace_id, self._decided.result = trace_id, result
         return self._spans(call.facts(), context, received, ended, error)
 
     def _spans(self, facts: Facts, context: Context, received: float, ended: float, error: ServingError | None) -> str:
-        zero_ns = time.time_ns() - time.perf_counter_ns()
-
-        def ns(at: float) -> int:
-            return zero_ns + int(at * 1e9)
-
         job = facts.job
-        computed = job is not None and job.ended > job.begun
+        computed = None if job is None else records.computation(job, ended)
         name, attributes = _named(facts, error)
+        server = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=self._ns(received))
         if job is not None:
-            attributes["penstock.queue.duration"] = (job.begun if computed else ended) - job.submitted
-        if job is not None and computed:
-            attributes["penstock.batch.size"] = records.rows(job)
-        server = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=ns(received))
+            begun, until = computed or (ended, ended)
+            attributes["penstock.queue.duration"] = begun - job.submitted
+            inside = set_span_in_context(server, _ROOT)
+            self._tracer.start_span("queue", inside, start_time=self._ns(job.submitted)).end(self._ns(begun))
+            if computed is not None:
+                attributes["penstock.batch.size"] = records.rows(job)
+                compute = self._tracer.start_span("compute", inside, start_time=self._ns(begun))
+                if job.call is not None and job.call.requests > 1:
+                    batch = self._batch(job.call, facts)
+                    compute.add_link(batch.get_span_context())
+                    batch.add_link(server.get_span_context())
+                compute.end(self._ns(until))
         server.set_attributes(attributes)  # the SDK takes those of a beginning span from its sampler
         if error is not None and _is_fault(facts, error):
             server.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        if job is not None:
-            inside = set_span_in_context(server, _ROOT)
-            self._child("queue", inside, ns(job.submitted), ns(job.begun if computed else ended))
-            if computed:
-                self._child("compute", inside, ns(job.begun), ns(job.ended))
-        server.end(ns(ended))
+        server.end(self._ns(ended))
         return f"{server.get_span_context().trace_id:032x}"
 
-    def _child(self, name: str, inside: Context, begun_ns: int, ended_ns: int) -> None:
-        self._tracer.start_span(name, inside, start_time=begun_ns).end(ended_ns)
+    def _batch(self, call: EngineCall, facts: Facts) -> Span:
+        """The span of a call for several requests, in a trace of its own."""
+        found = self._batches.get(call)
+        if found is None:
+            of_request = self._decided.result
+            self._decided.trace_id, self._decided.result = random.getrandbits(128), _SAMPLED
+            span = self._tracer.start_span("batch", _ROOT, start_time=self._ns(call.begun))
+            self._decided.result = of_request
+            span.set_attributes(
+                {
+                    "penstock.model.name": facts.model,
+                    "penstock.model.version": facts.version,
+                    "penstock.batch.size": call.rows,
+                    "penstock.batch.requests": call.requests,
+                }
+            )
+            found = self._batches[call] = _Open(span)
+        return found.span
+
+    def _ns(self, at: float) -> int:
+        """Nanoseconds since the epoch of a moment of ``time.perf_counter``."""
+        return self._epoch_ns + int(at * 1e9)
+
+    def every_second(self) -> None:
+        """Ends the spans of batches whose requests have had their time to link to them."""
+        self._epoch_ns = _epoch_ns()
+        for call, batch in list(self._batches.items()):
+            batch.seconds += 1
+            if (batch.seconds > 1 and call.ended > call.begun) or batch.seconds > _PATIENCE_S:
+                self._end(call)
+
+    def _end(self, call: EngineCall) -> None:
+        self._batches.pop(call).span.end(self._ns(call.ended))
 
     def close(self) -> None:
         """Exports what waits."""
+        for call in list(self._batches):
+            self._end(call)
         self._processor.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _epoch_ns() -> int:
+    return time.time_ns() - time.perf_counter_ns()
+
+
+class _Open:
+    """A batch's span that still gets links."""
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self.seconds = 0
 
 
 def _named(facts: Facts, error: ServingError | None) -> tuple[str, dict[str, AttributeValue]]:

@@ -72,12 +72,21 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """``m`` echoes x FP32 [-1]; ``slow`` never answers while its input ``go`` is true, and has 2 s."""
+    """``m`` echoes x FP32 [-1]; ``slow`` never answers while its input ``go`` is true, and has 2 s; ``together`` takes
+    x FP32 [-1, 4] and waits for others to be computed with.
+    """
     folder = tmp_path_factory.mktemp("models")
     (folder / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
-    onnx_models.endless(folder / "slow.onnx", always=False)
+    slow, together = folder / "slow", folder / "together"
+    slow.mkdir()
+    onnx_models.endless(slow / "model.onnx", always=False)
+    (slow / "penstock.json").write_text('{"limits": {"timeout": "2s"}}')
+    together.mkdir()
+    onnx_models.linear(together / "model.onnx")
+    (together / "penstock.json").write_text('{"batching": {"maxSize": 8, "maxDelay": "20s"}}')
     log = folder / "requests.jsonl"
-    arguments = [str(folder / "m.identity.json"), str(folder / "slow.onnx"), "--log-requests", f"1:{log}"]
+    models = [str(path) for path in (folder / "m.identity.json", slow, together)]
+    arguments = [*models, "--log-requests", f"1:{log}"]
     with collector.running() as to:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": to.endpoint,
@@ -86,8 +95,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             "OTEL_BSP_SCHEDULE_DELAY": "50",
             "OTEL_METRIC_EXPORT_INTERVAL": "100",
         }
-        limits = '{"limits": {"timeout": "2s"}}'
-        with model_server.running("serve", *arguments, "--settings", limits, env=env) as server:
+        with model_server.running("serve", *arguments, env=env) as server:
             yield Observed(server, to, log)
 
 
@@ -248,6 +256,41 @@ def test_a_fault_of_the_server_is_an_error_and_a_clients_mistake_is_not(observed
     page = json.loads(observed.server.get(REQUESTS_PATH)[1])
     [slow] = [table for table in page["slowest"] if table["model"] == "slow"]
     assert slow["requests"][0] == told[late]
+
+
+def test_the_span_of_a_batch_links_to_its_requests_and_they_to_it(observed: Observed) -> None:
+    trace_ids = [observed.trace() for _ in range(4)]
+    x = {"name": "x", "datatype": "FP32", "shape": [2, 4], "data": [0] * 8}
+
+    def ask(trace_id: str) -> int:
+        headers = {"traceparent": f"00-{trace_id}-{CALLER}-{'01' if trace_id != trace_ids[0] else '00'}"}
+        return observed.post("/v2/models/together/infer", {"inputs": [x]}, headers)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, trace_ids)) == [200] * 4
+
+    trees = [observed.spans(trace_id, 3) for trace_id in trace_ids[1:]]
+    [link] = {(link.trace_id, link.span_id) for tree in trees for link in tree[2].links}
+    model_server.until(lambda: link in _ids(observed.collector.named("batch")), "the batch's span comes")
+    batch = next(span for span in observed.collector.named("batch") if (span.trace_id, span.span_id) == link)
+    assert [len(tree[2].links) for tree in trees] == [1, 1, 1]
+    assert {(link.trace_id, link.span_id) for link in batch.links} == _ids([tree[0] for tree in trees])
+    assert batch.parent_span_id == b""
+    assert collector.attributes(batch.attributes) == {
+        "penstock.model.name": "together",
+        "penstock.model.version": "1",
+        "penstock.batch.size": 8,
+        "penstock.batch.requests": 4,
+    }
+    assert {collector.attributes(tree[0].attributes)["penstock.batch.size"] for tree in trees} == {8}
+    assert {line["batch"] for trace_id in trace_ids for line in observed.lines(trace_id)} == {8}
+    for tree in trees:
+        assert abs(tree[2].start_time_unix_nano - batch.start_time_unix_nano) < 1e6
+        assert abs(tree[2].end_time_unix_nano - batch.end_time_unix_nano) < 1e6
+
+
+def _ids(spans: list[Span]) -> set[tuple[bytes, bytes]]:
+    return {(span.trace_id, span.span_id) for span in spans}
 
 
 def test_what_is_in_work_is_shown_over_each_protocol_without_its_content(observed: Observed) -> None:
