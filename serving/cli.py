@@ -56,6 +56,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     models.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
                         help="said of all models, above what penstock.json in a model's folder says: "
                         '{"limits": {"maxPending": 128, "timeout": "30s"}}')  # fmt: skip
+    models.add_argument("--memory-budget", type=_positive, metavar="BYTES",
+                        help="memory of all models together; those asked longest ago make room and come back when "
+                        "they are asked; without it all stay loaded")  # fmt: skip
     watching = serve.add_argument_group("watching")
     watching.add_argument("--log-requests", type=_log, metavar="RATE[:FILE]", default=env.get(Env.LOG_REQUESTS),
                           help="write a line of JSON for this share of requests (0.01: one in a hundred), and for "
@@ -182,7 +185,9 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving.telemetry import otlp, telemetry
 
     said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
-    serving = server.Serving(tuple(options.paths), options.name, said, options.workers, options.pin)
+    serving = server.Serving(
+        tuple(options.paths), options.name, said, options.workers, options.pin, options.memory_budget
+    )
     rate, file = options.log_requests or (None, None)
     asked = telemetry.Asked(otlp.signals(env), rate, file)
     return server.serve(dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked), serving)

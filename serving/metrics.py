@@ -42,11 +42,13 @@ class ModelCounters:
         "compute_infer_s",
         "compute_input_s",
         "compute_output_s",
+        "evictions",
         "execs",
         "failure_s",
         "failures",
         "inferences",
         "last_s",
+        "loads",
         "notable_s",
         "pending",
         "queue_s",
@@ -70,6 +72,9 @@ class ModelCounters:
         self.compute_infer_s = 0.0
         self.compute_output_s = 0.0
         self.pending = 0
+        self.loads = 0
+        self.evictions = 0
+        """How often it made room for other models (``serving.budget``)."""
         self.buckets = [0] * (len(BUCKETS_S) + 1)
         self.notable_s = 0.0
         """An answer that took longer is told to whoever observes requests."""
@@ -234,5 +239,7 @@ _SIMPLE: tuple[tuple[str, str, str, Callable[[ModelCounters], float]], ...] = (
         "Time to encode",
         lambda c: c.compute_output_s * 1e6,
     ),
+    ("penstock_model_loads_total", "counter", "Times it was loaded", lambda c: c.loads),
+    ("penstock_model_evictions_total", "counter", "Times it made room for other models", lambda c: c.evictions),
     (contract.METRIC_PENDING, "gauge", "Requests waiting or in the engine", lambda c: c.pending),
 )

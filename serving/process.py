@@ -26,6 +26,14 @@ def resident_bytes() -> float:
     return int((_SELF / "statm").read_bytes().split()[1]) * resource.getpagesize()
 
 
+def proportional_bytes(pid: int) -> int:
+    """Memory of another process that is in RAM, what it shares with others divided between them (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def virtual_bytes() -> float:
     """Address space."""
     return int((_SELF / "statm").read_bytes().split()[0]) * resource.getpagesize()

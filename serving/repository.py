@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving import discovery, loading, settings, threads
+from serving.budget import Budget, Evictable
 from serving.discovery import Found
+from serving.engines.base import Engine
 from serving.errors import ArtifactRefused, NotReady, ServingError, UnknownModel
-from serving.metrics import Metrics
+from serving.loading import Loaded
+from serving.metrics import Metrics, ModelCounters
 from serving.models import Entry, State
 from serving.scheduling import Admission, ModelQueue
+from serving.settings import Settings
 
 
 @dataclasses.dataclass
@@ -27,6 +31,13 @@ class _Version:
     problem: str = ""
     """What the queue said last of why it cannot answer."""
     queue: ModelQueue | None = None
+    engine: Engine | None = None
+
+    @property
+    def note(self) -> str:
+        """What is worth knowing of a version that is ready."""
+        away = self.queue is not None and isinstance(self.engine, Evictable) and not self.engine.is_loaded
+        return "it made room for other models and is loaded again when it is asked" if away else ""
 
 
 class Repository:
@@ -40,6 +51,7 @@ class Repository:
         owner: settings.Document,
         admission: Admission,
         below: settings.Document | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._paths = paths
         self._name = name
@@ -47,6 +59,7 @@ class Repository:
         self._owner = owner
         self._admission = admission
         self._below = below
+        self._budget = budget
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -80,7 +93,7 @@ class Repository:
                 entries.append(Entry(name, "", State.UNAVAILABLE, self._problems.get(name, "unloaded")))
             for version in sorted(versions, key=int):
                 found = versions[version]
-                entries.append(Entry(name, version, found.state, found.reason))
+                entries.append(Entry(name, version, found.state, found.reason or found.note))
         return entries
 
     def is_ready(self) -> bool:
@@ -145,6 +158,12 @@ class Repository:
             if highest.queue is not None and highest.state is State.READY:
                 self._defaults[name] = highest.queue
 
+    def _loaded(self, path: Path, said: Settings, counters: ModelCounters) -> Loaded:
+        def load() -> Loaded:
+            return loading.load(path, said)
+
+        return load() if self._budget is None else self._budget.admit(path, load, counters, said.limits.timeout_s)
+
     async def _load(self, model: Found) -> list[str]:
         """Loads each version beside the one that serves, and swaps those that can answer."""
         versions = self._models.setdefault(model.name, {})
@@ -155,19 +174,21 @@ class Repository:
             found = versions.setdefault(version, _Version(path))
             if found.queue is None:
                 found.state, found.reason = State.LOADING, ""
+            counters = self._metrics.of(model.name, version)
             try:
                 said = settings.of(path, self._owner, self._below)
-                loaded = await threads.call(loading.load, path, said)
+                loaded = await threads.call(self._loaded, path, said, counters)
             except ServingError as error:
                 problems.append(str(error))
                 found.reason = str(error)
                 if found.queue is None:
                     found.state = State.UNAVAILABLE
                 continue
-            counters = self._metrics.of(model.name, version)
+            counters.loads += 1
             if found.queue is not None:
                 replaced.append(found.queue)
             found.queue = ModelQueue(model.name, version, loaded, counters, said, self._admission)
+            found.engine = loaded.engine
             self._live.add(found.queue)
             found.state, found.reason, found.problem = State.READY, "", ""
         if not problems:

@@ -27,6 +27,7 @@ from typing import Any
 import uvloop
 
 from serving import settings, threads
+from serving.budget import Budget
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
 from serving.errors import ServingError
@@ -73,6 +74,8 @@ class Serving:
     """Processes that serve them behind the same ports."""
     pin: bool = False
     """Whether each worker keeps to CPUs of its own."""
+    memory_budget_bytes: int | None = None
+    """What all of them may take together, in all workers; None: all are loaded all the time."""
 
 
 def serve(listen: Listen, serving: Serving) -> Exit:
@@ -84,7 +87,8 @@ def serve(listen: Listen, serving: Serving) -> Exit:
 
 async def _serve(listen: Listen, serving: Serving, role: Role) -> None:
     metrics, admission = Metrics(), _admission(listen)
-    repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission, role.settings)
+    budget = None if serving.memory_budget_bytes is None else Budget(serving.memory_budget_bytes // serving.workers)
+    repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission, role.settings, budget)
     try:
         await _run(listen, repository, metrics, admission, role)
     except ServingError as error:

@@ -22,6 +22,22 @@ def suffix(path: Path) -> str | None:
     return next((known for known in SUFFIXES if path.name.endswith(known) and path.name != known), None)
 
 
+def prepare(path: Path) -> None:
+    """Imports what loads this file, so that the time and memory of that are nobody's."""
+    known = suffix(path)
+    if known is not None:
+        importlib.import_module(SUFFIXES[known])
+
+
+def identity(path: Path) -> tuple[int, int, int]:
+    """What changes when the file is replaced or written; ArtifactRefused when it is gone."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ArtifactRefused(f"{path} cannot be read ({error.strerror}); check the path") from error
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def load(path: Path, said: Settings = DEFAULT) -> Engine:
     """The engine with this file loaded; ArtifactRefused says what is wrong with it."""
     known = suffix(path)

@@ -27,7 +27,7 @@ import msgspec
 
 import serving
 from serving import errors
-from serving.engines import child, frames
+from serving.engines import artifact, child, frames
 from serving.engines.base import Interrupt
 from serving.errors import ArtifactRefused, EngineLost, ServingError
 from serving.settings import Settings
@@ -51,7 +51,7 @@ class ProcessEngine:
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
         self._settings = settings
-        self._identity = _identity(path)
+        self._identity = artifact.identity(path)
         self._calls = 0
         self._child: _Child | None = None
         self._refusal: ServingError | None = None
@@ -108,7 +108,7 @@ class ProcessEngine:
         while not self._closed.is_set():
             current, how = None, ""
             try:
-                if _identity(self._path) != self._identity:
+                if artifact.identity(self._path) != self._identity:
                     raise ArtifactRefused(f"{self._path} has changed since it was loaded; load the model again")
                 current = _Child(self._path)
                 self._begin(current)
@@ -253,14 +253,6 @@ class _Child:
         with self.lock:
             self._control.close()
             self.channel.close()
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise ArtifactRefused(f"{path} cannot be read ({error.strerror}); check the path") from error
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _error(head: Mapping[str, str]) -> ServingError:

@@ -113,6 +113,21 @@ def bomb(path: Path) -> Path:
     )
 
 
+def table(path: Path, mebibytes: int, scale: float = 1.0) -> Path:
+    """``y`` = ``x * scale``, 256 times, looked up in a table of so much memory; x INT64 [-1] below 1024."""
+    rows = np.repeat(np.arange(mebibytes * 1024, dtype=np.float32)[:, None] * np.float32(scale), 256, axis=1)
+    return save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Gather", ["table", "x"], ["y"])],
+            "table",
+            [value("x", TensorProto.INT64, ["n"])],
+            [value("y", TensorProto.FLOAT, ["n", 256])],
+            [numpy_helper.from_array(rows, "table")],
+        ),
+    )
+
+
 def value(name: str, element_type: int, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
     """The declaration of an input or an output."""
     return helper.make_tensor_value_info(name, element_type, list(shape))

@@ -27,6 +27,12 @@ nv_inference_compute_infer_duration_us{model="digits",version="1"} 0
 # HELP nv_inference_compute_output_duration_us Time to encode
 # TYPE nv_inference_compute_output_duration_us counter
 nv_inference_compute_output_duration_us{model="digits",version="1"} 0
+# HELP penstock_model_loads_total Times it was loaded
+# TYPE penstock_model_loads_total counter
+penstock_model_loads_total{model="digits",version="1"} 0
+# HELP penstock_model_evictions_total Times it made room for other models
+# TYPE penstock_model_evictions_total counter
+penstock_model_evictions_total{model="digits",version="1"} 0
 # HELP nv_inference_pending_request_count Requests waiting or in the engine
 # TYPE nv_inference_pending_request_count gauge
 nv_inference_pending_request_count{model="digits",version="1"} 1
