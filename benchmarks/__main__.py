@@ -11,7 +11,9 @@ QUESTIONS = {
     "peers": "benchmarks.comparison",
     "render": "benchmarks.rendering",
     "latency": "benchmarks.latency",
+    "overload": "benchmarks.overload",
     "recovery": "benchmarks.recovery",
+    "soak": "benchmarks.soak",
 }
 
 

@@ -10,12 +10,21 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import contestants, dialects, environments, generators, interleaving, origin, ratios, rendering
+from benchmarks import (
+    contestants,
+    dialects,
+    environments,
+    generators,
+    interleaving,
+    origin,
+    processes,
+    ratios,
+    rendering,
+)
 from benchmarks import workloads as asked
 from benchmarks.contestants import CONTESTANTS, OURS
 
@@ -41,9 +50,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         chosen = asked.selected(options.peers, options.workloads)
         options.results.mkdir(parents=True, exist_ok=True)
-        os.nice(options.nice)
         samples = []
-        with (options.results / "serving.samples.jsonl").open("w") as raw:
+        with processes.niced(options.nice), (options.results / "serving.samples.jsonl").open("w") as raw:
             for sample in interleaving.measure(
                 chosen, options.rounds, options.seconds, environments.cache() / "models", _tell
             ):

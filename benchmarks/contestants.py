@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import httpx
 
-from benchmarks import dialects, environments, processes
+from benchmarks import connections, dialects, environments, processes
 from benchmarks.models import Model
 from benchmarks.peers import PEERS
 
@@ -89,6 +89,11 @@ class Server:
 
     def port(self, protocol: str) -> int:
         return self.grpc_port if protocol == "grpc" else self.http_port
+
+    def request(self, protocol: str) -> bytes:
+        """The bytes that ask it."""
+        asked = dialects.request(self.contestant.dialects[protocol], self.model)
+        return connections.prepared(asked, self.port(protocol))
 
     def check(self, protocol: str) -> None:
         """Ask it once; raises what ``dialects.check`` raises."""

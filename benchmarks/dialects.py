@@ -34,6 +34,11 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def message(self) -> bytes:
+        """The gRPC message in the body, without what frames it."""
+        return self.body[5:]
+
 
 def request(dialect: str, model: Model) -> Request:
     """``model.given`` in that dialect."""
@@ -95,7 +100,7 @@ def _over_grpc(asked: Request, port: int) -> Floats:
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=unlimited) as channel:
         call: Any = channel.unary_unary(GRPC_METHOD, response_deserializer=InferResponse.FromString)
-        message = call(asked.body[5:], timeout=_TIMEOUT_S)
+        message = call(asked.message, timeout=_TIMEOUT_S)
     if message.raw_output_contents:
         return np.frombuffer(message.raw_output_contents[0], np.float32)
     return np.array(message.outputs[0].contents.fp32_contents, np.float32)

@@ -25,7 +25,8 @@ def python(peer: str) -> Path:
     if not stamp.exists() or stamp.read_text() != requirements.read_text():
         print(f"making {environment}", file=sys.stderr, flush=True)
         _uv("venv", "--clear", "--python", sys.executable, str(environment))
-        _uv("pip", "install", "--python", str(interpreter), "--requirement", str(requirements))
+        # Copies, for a library that two servers map from one file counts half in the memory of each.
+        _uv("pip", "install", "--link-mode", "copy", "--python", str(interpreter), "--requirement", str(requirements))
         stamp.write_text(requirements.read_text())
     return interpreter
 

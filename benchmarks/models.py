@@ -2,6 +2,7 @@
 
 - ``mlp``: 16 → 32 → 4, so small (6 µs) that what is measured is the server around it;
 - ``cnn``: 3×224×224 → 1000 in about 4 ms, with an input of 602 KB;
+- ``deep``: 16 → 4 in about 10 ms, in products of matrices that a batch makes no cheaper: bound by the engine;
 - ``wide``: four layers of 2048, 50 MB: one request reads all weights, as 32 together do, so batching pays.
 """
 
@@ -35,12 +36,15 @@ class Model:
     expected: Floats
 
 
+NAMES = ("mlp", "cnn", "deep", "wide")
+
+
 def made(name: str, folder: Path) -> Model:
-    """The model of that name in ``folder``, written there unless it is."""
+    """The model of that name in a folder of its own in ``folder``, written there unless it is."""
     shape, graph = _MODELS[name]
-    path = folder / f"{name}.onnx"
+    path = folder / name / f"{name}.onnx"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         proto = helper.make_model(graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(proto)
         onnx.save(proto, path.with_suffix(".new"))
@@ -70,6 +74,12 @@ class _Graph:
         name = f"w{len(self._weights)}"
         values = (self._random.standard_normal(shape) * scale).astype(np.float32)
         self._weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def shape(self, *sizes: int) -> str:
+        """A constant for Reshape."""
+        name = f"w{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
         return name
 
     def dense(self, x: str, width: int, to: int, output: str = "") -> str:
@@ -112,8 +122,21 @@ def _convolutional() -> onnx.GraphProto:
     return graph.done((3, 224, 224), 1000)
 
 
+def _deep() -> onnx.GraphProto:
+    """Each request becomes a matrix of its own, multiplied again and again."""
+    graph, side = _Graph(), 256
+    x = graph.dense(engine.INPUT, 16, side * side)
+    x = graph.add("Reshape", x, graph.shape(-1, side))
+    for _ in range(28):
+        x = graph.add("Relu", graph.dense(x, side, side))
+    x = graph.add("ReduceMean", graph.add("Reshape", x, graph.shape(-1, side, side)), axes=[1], keepdims=0)
+    graph.dense(x, side, 4, output=engine.OUTPUT)
+    return graph.done((16,), 4)
+
+
 _MODELS: Mapping[str, tuple[tuple[int, ...], Callable[[], onnx.GraphProto]]] = {
     "mlp": ((16,), functools.partial(_dense, 16, 32, 4)),
     "cnn": ((3, 224, 224), _convolutional),
+    "deep": ((16,), _deep),
     "wide": ((16,), functools.partial(_dense, 16, 2048, 2048, 2048, 2048, 4)),
 }

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -43,6 +43,14 @@ class Tree:
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += member.memory_full_info().pss
+        return total / 2**20
+
+    def uss_mib(self) -> float:
+        """Memory that is theirs alone: what comes and goes in other processes does not change it."""
+        total = 0
+        for member in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += member.memory_full_info().uss
         return total / 2**20
 
     def file_descriptors(self) -> int:
@@ -85,7 +93,29 @@ def start(command: Sequence[str], folder: Path, environment: Mapping[str, str], 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _follow(popen.pid, os.getpriority(os.PRIO_PROCESS, 0))
     return Tree(popen)
+
+
+@contextlib.contextmanager
+def niced(nice: int) -> Iterator[None]:
+    """Another priority for this process, its session and what it starts; below 0 needs root.
+
+    Linux puts sessions into groups and shares the processor between groups, whatever the priority of a process in
+    one. So that of the group is set too, and set back.
+    """
+    os.nice(nice)
+    _follow(os.getpid(), nice)
+    try:
+        yield
+    finally:
+        _follow(os.getpid(), 0)
+
+
+def _follow(pid: int, nice: int) -> None:
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text(str(nice))
 
 
 def pinned(cpu: int | None) -> Sequence[str]:

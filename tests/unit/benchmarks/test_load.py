@@ -1,6 +1,6 @@
 import asyncio
 
-from benchmarks.load import Sample, drive
+from benchmarks.load import Sample, closed, drive, good_rate
 
 
 async def test_a_request_leaves_at_its_moment_although_none_came_back() -> None:
@@ -20,10 +20,23 @@ async def test_a_request_leaves_at_its_moment_although_none_came_back() -> None:
     assert [(sample.due_s, sample.error) for sample in samples] == [(0.0, ""), (0.0, ""), (0.01, "")]
 
 
-async def test_latency_counts_from_the_moment_a_request_was_due() -> None:
-    now = iter([100.0, 100.0, 103.0])
+async def test_latency_counts_from_the_moment_a_request_was_due_and_lateness_is_told() -> None:
+    now = iter([100.0, 102.0, 102.0, 102.0, 103.0])
 
     async def send() -> str:
         return ""
 
-    assert await drive(send, (0.0,), lambda: next(now)) == (Sample(0.0, 3.0, ""),)
+    assert await drive(send, (1.0,), lambda: next(now)) == (Sample(1.0, 2.0, "", late_s=1.0),)
+
+
+async def test_closed_workers_send_as_soon_as_they_have_their_answer_until_the_time_is_over() -> None:
+    time_s = 0.0
+
+    async def send() -> str:
+        nonlocal time_s
+        time_s += 1.0
+        return "HTTP 503" if time_s == 2.0 else ""
+
+    samples = await closed(send, 1, 3.0, lambda: time_s)
+    assert samples == (Sample(0.0, 1.0, ""), Sample(1.0, 1.0, "HTTP 503"), Sample(2.0, 1.0, ""))
+    assert good_rate(samples, 0.0, 4.0) == 0.5
