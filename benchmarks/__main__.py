@@ -14,6 +14,7 @@ QUESTIONS = {
     "overload": "benchmarks.overload",
     "recovery": "benchmarks.recovery",
     "soak": "benchmarks.soak",
+    "endurance": "benchmarks.endurance",
 }
 
 
