@@ -3,7 +3,7 @@
 A queue that is long for a moment is welcome: it is a burst, and every request of it is answered soon. A queue that
 stays full gains nothing: each answer comes later, none more. The two look alike at any one moment, so ``Pressure``
 looks at refusals over time. The bound (``limits.maxPending``) is generous. Once a queue at its bound has refused
-requests for a whole interval (100 ms or 20 calls of the engine, the longer), with no pause as long as that, it is
+requests for a whole interval (100 ms or 10 calls of the engine, the longer), with no pause as long as that, it is
 *pressed*: from then on only the next call of the engine may be waited for (``slack``), and who waits beyond it is
 sent away. A pause of one interval without refusals ends it.
 
@@ -19,9 +19,10 @@ import math
 from serving.errors import Overloaded
 
 INTERVAL_S = 0.1
-INTERVAL_CALLS = 20
+INTERVAL_CALLS = 10
 SLACK_CALLS = 8
 """Calls that may be waited for by requests that go alone: so many that arrivals at random leave the engine no gap."""
+TOO_MUCH = "gets more requests than it can answer; send again later, or give it more replicas"
 
 
 class Admission:
@@ -51,6 +52,32 @@ class Admission:
             return Overloaded("the server holds as many bytes of unanswered requests as it may; send again later")
         self.bytes += size_bytes
         return None
+
+
+class Bounds:
+    """How much may wait for one model version."""
+
+    __slots__ = ("max_bytes", "max_requests", "slack")
+
+    def __init__(self, max_requests: int, max_bytes: int, max_rows: int) -> None:
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
+        self.slack = max_rows if max_rows > 1 else SLACK_CALLS
+        """Rows that may wait where the model is pressed: one full call, which is the next."""
+
+    def refusal(self, requests: int, held_bytes: int, size_bytes: int, waiting_rows: int, pressed: bool) -> str | None:
+        """Why a request of ``size_bytes`` cannot be taken beside those there are, from its verb on; None when it can.
+
+        ``requests`` and ``held_bytes`` are those not answered yet, ``waiting_rows`` are of those not begun.
+        """
+        if requests >= self.max_requests:
+            return f"has {requests} requests waiting, its limit; send again later, or raise limits.maxPending"
+        if requests and held_bytes + size_bytes > self.max_bytes:
+            return (
+                f"has {held_bytes} bytes waiting, this request has {size_bytes}; the limit is {self.max_bytes}: "
+                "send again later, or raise limits.maxPendingBytes"
+            )
+        return TOO_MUCH if pressed and waiting_rows >= self.slack else None
 
 
 class Pressure:

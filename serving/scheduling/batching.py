@@ -36,12 +36,9 @@ def joined(jobs: Sequence[Job]) -> tuple[dict[str, Array], list[str]]:
     return inputs, list(dict.fromkeys(spec.name for job in jobs for spec in job.outputs))
 
 
-def fits(jobs: Sequence[Job], arrays: Sequence[Array]) -> bool:
-    """Whether these outputs can be taken apart again: each has as many rows as its inputs had together."""
-    if len(jobs) == 1:
-        return True
-    rows = sum([job.rows for job in jobs])
-    return all(array.shape[:1] == (rows,) for array in arrays)
+def fits(rows: int, arrays: Sequence[Array]) -> bool:
+    """Whether these outputs of several requests can be taken apart again: each has as many rows as the inputs had."""
+    return all([array.shape[:1] == (rows,) for array in arrays])
 
 
 def parted(jobs: Sequence[Job], names: Sequence[str], arrays: Sequence[Array]) -> list[list[Tensor]]:

@@ -8,40 +8,33 @@ A request leaves as soon as its client has gone or its time is over: out of the 
 others go on with. A call is interrupted when nobody waits for it any more, or when it takes longer than
 ``limits.execution``. ``tick`` looks ten times a second, so limits are kept to 0.1 s. An engine that does not come back
 from an interrupt within ``GRACE_S`` is *hung*: all who wait are answered, and nobody is let in until it does.
-
-A call of several that fails, for whatever reason, is made again for each by itself: one request that the engine cannot
-bear never fails its neighbours.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from serving.engines.base import Interrupt, StreamingEngine
-from serving.errors import Cancelled, DeadlineExceeded, EngineLost, InferenceFailed, NotReady, Overloaded, ServingError
+from serving.engines.base import StreamingEngine
+from serving.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.loading import Loaded
 from serving.metrics import ModelCounters
 from serving.requests import Request, Response
 from serving.scheduling import admission, batching
-from serving.scheduling.admission import Admission, Pressure
+from serving.scheduling.admission import Admission, Bounds, Pressure
 from serving.scheduling.job import Batch, Done, Job, Result
 from serving.scheduling.line import Line
 from serving.scheduling.stream import Responses, Stream
+from serving.scheduling.worker import Outcome, Worker
 from serving.settings import Settings
 from serving.tensors import Array, Signature
 
 GRACE_S = 2.0
 """How long an engine may take to come back after it was told to stop."""
 _SMOOTHING = 0.2
-_RETURN_S = 10.0
-"""How long those wait whose call lost its engine, before they are tried by themselves."""
-_LOOK_S = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -75,26 +68,24 @@ class ModelQueue:
         self._engine = loaded.engine
         self._inline_elements = loaded.inline_elements
         self._gathers = loaded.joins_inline
-        self._limits = settings.limits
+        self._bounds = Bounds(settings.limits.max_pending, settings.limits.max_pending_bytes, loaded.max_rows)
         self._limit_s = settings.limits.timeout_s
         self._execution_s = settings.limits.execution_s
         self._pending = 0
         self._pending_bytes = 0
         self._gathered = 0
         self._closed = False
-        self._ending = threading.Event()
         self._max_rows = loaded.max_rows
         self._call_s = loaded.call_s
         self._pressure = Pressure()
         self._line = Line(loaded.max_rows, self.max_delay_s)
-        self._running: Batch | None = None
         self._streaming: set[Job] = set()
         self._spoilt = 0
         self._withdraw = self._withdrawn
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         _log.info("model %s version %s: %s", name, version, loaded.finding)
-        threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
+        self._worker = Worker(name, loaded.engine, self._line, self, self._loop)
 
     @property
     def problem(self) -> str:
@@ -116,32 +107,17 @@ class ModelQueue:
             return self._admission.refusal()
         now = time.perf_counter()
         interval_s = admission.interval_s(self._call_s)
-        refused = self._overload(size_bytes, self._pressure.stands(now, interval_s))
+        refused = self._bounds.refusal(
+            self._pending, self._pending_bytes, size_bytes, self._line.rows, self._pressure.stands(now, interval_s)
+        )
         if refused is None:
             return self._admission.refusal()
         self._pressure.refused(now, interval_s)
         return Overloaded(f"model '{self.name}' {refused}", self._wait_s())
 
-    def _overload(self, size_bytes: int, pressed: bool) -> str | None:
-        limits = self._limits
-        if self._pending >= limits.max_pending:
-            return f"has {self._pending} requests waiting, its limit; send again later, or raise limits.maxPending"
-        if self._pending_bytes + size_bytes > limits.max_pending_bytes:
-            return (
-                f"has {self._pending_bytes} bytes waiting, this request has {size_bytes}; the limit is "
-                f"{limits.max_pending_bytes}: send again later, or raise limits.maxPendingBytes"
-            )
-        if pressed and self._line.rows >= self._slack():
-            return _TOO_MUCH
-        return None
-
-    def _slack(self) -> int:
-        """How many rows may wait for a model that is pressed."""
-        return self._max_rows if self._max_rows > 1 else admission.SLACK_CALLS
-
     def _wait_s(self) -> float:
         """How long a request that comes now would wait for its call, as far as can be told."""
-        return self._call_s * (self._line.rows // self._max_rows + (self._running is not None))
+        return self._call_s * (self._line.rows // self._max_rows + (self._worker.running is not None))
 
     def submit(self, request: Request, received: float, timeout_s: float | None, done: Done) -> Job | None:
         """Begins a request; ``done`` gets it and its answer or error, on the event loop, perhaps before this returns.
@@ -154,7 +130,7 @@ class ModelQueue:
         if self._pending == self._gathered and _size(inputs) <= self._inline_elements:
             if not self._gathers:
                 self._enter(job)
-                self._compute_here([job])
+                self._worker.compute_here([job])
                 return None
             self._enter(job)
             self._gathered += 1
@@ -224,70 +200,7 @@ class ModelQueue:
         """On the event loop: those that came in the same turn of it."""
         self._gathered = 0
         while (jobs := self._line.pick()) is not None:
-            self._compute_here(jobs)
-
-    def _compute_here(self, jobs: list[Job]) -> None:
-        self._compute(jobs, None, lambda deliver, *arguments: deliver(*arguments))
-
-    def _work(self) -> None:
-        """In the version's thread: everything else."""
-        while (jobs := self._line.take()) is not None:
-            self._compute(jobs, Interrupt(), self._hand_over)
-            del jobs  # their tensors must not live until somebody else comes
-        self._engine.close()
-
-    def _hand_over(self, deliver: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-            self._loop.call_soon_threadsafe(functools.partial(deliver, *arguments))
-
-    def _compute(self, jobs: list[Job], interrupt: Interrupt | None, post: Callable[..., None]) -> None:
-        """One call of the engine for those whose time is not over; one for each where that fails."""
-        now = time.perf_counter()
-        late = [job for job in jobs if now > job.deadline and not job.answered]
-        if late:
-            post(self._expire, late)
-        jobs = [job for job in jobs if now <= job.deadline and not job.answered]
-        if not jobs:
-            return
-        batch = Batch(jobs, interrupt, now)
-        names, outcome = self._called(batch)
-        if len(jobs) > 1 and (isinstance(outcome, ServingError) or not batching.fits(jobs, outcome)):
-            post(self._fell_apart, batch, outcome)
-            for job in jobs:
-                if isinstance(outcome, EngineLost):
-                    self._await_engine(job.deadline)
-                self._compute([job], None if interrupt is None else Interrupt(), post)
-        else:
-            post(self._deliver, batch, names, outcome)
-
-    def _await_engine(self, deadline: float) -> None:
-        """In the version's thread: gives an engine that was lost the time to come back."""
-        deadline = min(deadline, time.perf_counter() + _RETURN_S)
-        while self._engine.problem and time.perf_counter() < deadline and not self._ending.wait(_LOOK_S):
-            pass
-
-    def _called(self, batch: Batch) -> tuple[list[str], Sequence[Array] | ServingError]:
-        inputs, names = batching.joined(batch.jobs)
-        call = batch.call
-        for job in batch.jobs:
-            job.call = call
-        if batch.interrupt is not None:
-            self._running = batch
-        try:
-            return names, self._engine.infer(inputs, names, batch.interrupt)
-        except Exception as error:
-            return names, self._said(error)
-        finally:
-            call.ended = time.perf_counter()
-            if batch.interrupt is not None:
-                self._running = None
-
-    def _said(self, error: Exception) -> ServingError:
-        """What a client is told of it."""
-        if isinstance(error, ServingError):
-            return error
-        _log.error("engine of model %s version %s failed", self.name, self.version, exc_info=error)
-        return InferenceFailed(f"model '{self.name}' failed: {type(error).__name__}")
+            self._worker.compute_here(jobs)
 
     # Being streamed
 
@@ -303,7 +216,7 @@ class ModelQueue:
             return Cancelled(_GONE)
         if job.interrupt is not None and job.interrupt.fired:
             return self._too_late("did not answer within")
-        return self._said(error)
+        return self._worker.said(error)
 
     def _stop_stream(self, job: Job) -> None:
         job.gone = True
@@ -318,7 +231,8 @@ class ModelQueue:
 
     # Going out
 
-    def _deliver(self, batch: Batch, names: Sequence[str], outcome: Sequence[Array] | ServingError) -> None:
+    def computed(self, batch: Batch, names: Sequence[str], outcome: Outcome) -> None:
+        """A call has ended (``Told``)."""
         self._count(batch)
         jobs = batch.jobs
         if isinstance(outcome, ServingError):
@@ -331,12 +245,12 @@ class ModelQueue:
             if not job.answered:
                 self._answer(job, Response(self.name, self.version, job.request.id, tensors))
 
-    def _fell_apart(self, batch: Batch, outcome: Sequence[Array] | ServingError) -> None:
-        """A call of several failed; each will be computed by itself."""
+    def fell_apart(self, batch: Batch, error: ServingError | None) -> None:
+        """A call of several could not be used; each is computed by itself (``Told``)."""
         self._count(batch)
         self._spoilt += 1
         if self._spoilt == 1:
-            what = outcome if isinstance(outcome, ServingError) else "an output has not as many rows as the inputs"
+            what = error or "an output has another number of rows than the inputs"
             _log.warning(
                 "model %s version %s failed on %d requests together (%s); each is computed by itself, now and whenever "
                 "this happens again",
@@ -346,7 +260,8 @@ class ModelQueue:
                 what,
             )
 
-    def _expire(self, jobs: list[Job]) -> None:
+    def too_late(self, jobs: Sequence[Job]) -> None:
+        """The time of these was over before their call began (``Told``)."""
         for job in jobs:
             if not job.answered:
                 self._answer(job, self._too_late("waited for longer than"))
@@ -377,7 +292,7 @@ class ModelQueue:
         """Its client has gone."""
         self._line.discard(job)
         self._answer(job, Cancelled(_GONE))
-        batch = self._running
+        batch = self._worker.running
         if batch is not None and batch.is_abandoned():
             batch.stop(time.perf_counter())
 
@@ -390,12 +305,13 @@ class ModelQueue:
         for job in self._streaming:
             if now > job.deadline and job.interrupt is not None and not job.interrupt.fired:
                 job.interrupt.fire()
-        batch = self._running
+        batch = self._worker.running
         if batch is not None:
             self._watch(batch, now)
-        if self._line.rows > self._slack() and self._pressure.stands(now, admission.interval_s(self._call_s)):
-            for job in self._line.discard_beyond(self._slack()):
-                self._answer(job, Overloaded(f"model '{self.name}' {_TOO_MUCH}", self._wait_s()))
+        slack = self._bounds.slack
+        if self._line.rows > slack and self._pressure.stands(now, admission.interval_s(self._call_s)):
+            for job in self._line.discard_beyond(slack):
+                self._answer(job, Overloaded(f"model '{self.name}' {admission.TOO_MUCH}", self._wait_s()))
 
     def _watch(self, batch: Batch, now: float) -> None:
         for job in batch.jobs:
@@ -415,10 +331,9 @@ class ModelQueue:
     async def close(self) -> None:
         """Takes no more requests, waits for those it has, and frees the engine."""
         self._closed = True
-        self._ending.set()
         if self._pending:
             await self._idle.wait()
-        self._line.close()
+        self._worker.end()
 
     # What is said
 
@@ -439,7 +354,6 @@ class ModelQueue:
 
 _GONE = "the client went away before its answer"
 _HUNG = "its engine was told to stop and does not"
-_TOO_MUCH = "gets more requests than it can answer; send again later, or give it more replicas"
 
 
 def _size(inputs: Mapping[str, Array]) -> int:

@@ -1,12 +1,14 @@
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from serving import loading
 from serving.errors import ArtifactRefused
-from serving.settings import Limits, Settings
+from serving.settings import Batching, Limits, Settings
 from tests.rig import onnx_models
 
 
@@ -68,3 +70,94 @@ def test_labels_for_an_output_that_there_is_not_are_refused(tmp_path: Path) -> N
     assert (
         str(refused.value) == f"{path} does not fit its settings: labels are given for an output 'z'; the model has 'y'"
     )
+
+
+def mixing(tmp_path: Path) -> Path:
+    return onnx_models.save(
+        tmp_path / "m.onnx",
+        helper.make_graph(
+            [helper.make_node("Softmax", ["x"], ["y"], axis=0)],
+            "g",
+            [onnx_models.value("x", TensorProto.FLOAT, ["n", 4])],
+            [onnx_models.value("y", TensorProto.FLOAT, ["n", 4])],
+        ),
+    )
+
+
+def unproved(tmp_path: Path) -> Path:
+    table = numpy_helper.from_array(np.ones((2, 3), np.float32), "table")
+    return onnx_models.save(
+        tmp_path / "m.onnx",
+        helper.make_graph(
+            [helper.make_node("Gather", ["table", "x"], ["y"])],
+            "g",
+            [onnx_models.value("x", TensorProto.INT64, ["n"])],
+            [onnx_models.value("y", TensorProto.FLOAT, ["n", 3])],
+            [table],
+        ),
+    )
+
+
+def linear(tmp_path: Path) -> Path:
+    return onnx_models.linear(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("make", "max_size", "max_rows"),
+    [
+        (linear, None, 32),
+        (linear, 1, 1),
+        (linear, 7, 7),
+        (mixing, None, 1),
+        (mixing, 1, 1),
+        (unproved, None, 1),
+        (unproved, 7, 7),
+    ],
+)
+def test_requests_are_joined_where_that_changes_no_answer_or_where_the_owner_says_so(
+    tmp_path: Path, make: Callable[[Path], Path], max_size: int | None, max_rows: int
+) -> None:
+    loaded = loading.load(make(tmp_path), Settings(batching=Batching(max_size=max_size)))
+
+    assert loaded.max_rows == max_rows
+    assert loaded.finding.endswith(
+        "shares no calls (batching.maxSize is 1)" if max_size == 1
+        else f"shares calls of up to {max_rows} rows" if max_rows > 1
+        else "shares no calls"
+    )  # fmt: skip
+
+
+def test_a_model_that_would_mix_requests_is_refused_where_they_are_to_be_joined(tmp_path: Path) -> None:
+    path = mixing(tmp_path)
+
+    with pytest.raises(ArtifactRefused) as refused:
+        loading.load(path, Settings(batching=Batching(max_size=8)))
+
+    assert str(refused.value) == (
+        f"{path} cannot share calls of 8 rows: it mixes rows: output 'y' of one changes with those beside it; "
+        "leave batching.maxSize out, or set it to 1"
+    )
+
+
+def test_a_quick_model_computes_on_the_event_loop_together_unless_requests_are_to_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    path = linear(tmp_path)
+    waits = loading.load(path, Settings(batching=Batching(max_delay="1ms")))
+
+    assert (waits.inline_elements, waits.joins_inline) == (0, False)
+
+
+def test_joining_must_be_worth_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.identity.json"
+    path.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}')
+    reading = 0.0
+
+    def slower_with_each_look() -> float:
+        nonlocal reading
+        reading = reading * 2 + 1e-6
+        return reading
+
+    loaded = loading.load(path, Settings(), clock=slower_with_each_look)
+
+    assert (loaded.max_rows, loaded.finding.split(", 4")[0]) == (1, "computes rows one by one")

@@ -4,7 +4,7 @@ import pytest
 
 from serving import settings
 from serving.errors import ArtifactRefused, InvalidInput
-from serving.settings import Limits, Settings
+from serving.settings import Batching, Limits, Settings
 
 
 def test_a_model_says_less_than_its_server_and_more_than_the_defaults(tmp_path: Path) -> None:
@@ -24,6 +24,7 @@ def test_a_model_says_less_than_its_server_and_more_than_the_defaults(tmp_path: 
         ("[]", "S cannot be taken: Expected `object`, got `array`"),
         ('{"limit": {}}', "S cannot be taken: Object contains unknown field `limit`"),
         ('{"limits": {"maxPending": 0}}', "S cannot be taken: Expected `int` >= 1 - at `$.limits.maxPending`"),
+        ('{"batching": {"maxSize": 0}}', "S cannot be taken: Expected `int` >= 1 - at `$.batching.maxSize`"),
         ('{"limits": {"timeout": 5}}', "S cannot be taken: Expected `str`, got `int` - at `$.limits.timeout`"),
         (
             '{"limits": {"timeout": "5 s"}}',
@@ -73,3 +74,8 @@ def test_labels_are_lists_by_output(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         settings.parse('{"labels": {"y": "ab"}}', "S")
     assert str(refused.value) == "S cannot be taken: Expected `array`, got `str` - at `$.labels[...]`"
+
+
+def test_an_engine_may_take_as_long_as_a_request_unless_it_is_said() -> None:
+    assert (Limits(timeout="2s").execution_s, Limits(timeout="2s", execution="500ms").execution_s) == (2.0, 0.5)
+    assert Batching(max_delay="5ms").max_delay_s == 0.005

@@ -1,0 +1,134 @@
+"""The doing: calls of one engine, in the version's own thread or, for a quick model, on the event loop.
+
+A call of several that fails, for whatever reason, is made again for each by itself: one request that the engine cannot
+bear never fails its neighbours. What comes of a call is told on the event loop (``Told``), exactly once a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from serving.engines.base import Engine, Interrupt
+from serving.errors import EngineLost, InferenceFailed, ServingError
+from serving.scheduling import batching
+from serving.scheduling.job import Batch, Job
+from serving.scheduling.line import Line
+from serving.tensors import Array
+
+Outcome = Sequence[Array] | ServingError
+
+_RETURN_S = 10.0
+"""How long those wait whose call lost its engine, before they are tried by themselves."""
+_LOOK_S = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+class Told(Protocol):
+    """Who hears of calls, on the event loop."""
+
+    def computed(self, batch: Batch, names: Sequence[str], outcome: Outcome) -> None:
+        """A call has ended with the outputs of these names, or with an error for all who took part."""
+
+    def fell_apart(self, batch: Batch, error: ServingError | None) -> None:
+        """A call of several could not be used, and each of them is computed by itself. None: its outputs have
+        another number of rows than its inputs.
+        """
+
+    def too_late(self, jobs: Sequence[Job]) -> None:
+        """The time of these was over before their call began."""
+
+
+class Worker:
+    """Calls one engine for those who stand in line."""
+
+    def __init__(self, name: str, engine: Engine, line: Line, told: Told, loop: asyncio.AbstractEventLoop) -> None:
+        self.running: Batch | None = None
+        """What the thread has given the engine."""
+        self._name = name
+        self._engine = engine
+        self._line = line
+        self._told = told
+        self._loop = loop
+        self._ending = threading.Event()
+        threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
+
+    def compute_here(self, jobs: list[Job]) -> None:
+        """Makes the call in the thread that asks, which is the event loop's."""
+        self._compute(jobs, None, _at_once)
+
+    def end(self) -> None:
+        """Closes the engine when nobody stands in line any more."""
+        self._ending.set()
+        self._line.close()
+
+    def said(self, error: Exception) -> ServingError:
+        """What a client is told of an engine's error."""
+        if isinstance(error, ServingError):
+            return error
+        _log.error("the engine of model %s failed", self._name, exc_info=error)
+        return InferenceFailed(f"model '{self._name}' failed: {type(error).__name__}")
+
+    def _work(self) -> None:
+        while (jobs := self._line.take()) is not None:
+            self._compute(jobs, Interrupt(), self._hand_over)
+            del jobs  # their tensors must not live until somebody else comes
+        self._engine.close()
+
+    def _hand_over(self, told: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(functools.partial(told, *arguments))
+
+    def _compute(self, jobs: list[Job], interrupt: Interrupt | None, tell: Callable[..., None]) -> None:
+        now = time.perf_counter()
+        late = [job for job in jobs if now > job.deadline and not job.answered]
+        if late:
+            tell(self._told.too_late, late)
+        jobs = [job for job in jobs if now <= job.deadline and not job.answered]
+        if not jobs:
+            return
+        batch = Batch(jobs, interrupt, now)
+        names, outcome = self._called(batch)
+        if len(jobs) == 1 or (not isinstance(outcome, ServingError) and batching.fits(batch.call.rows, outcome)):
+            tell(self._told.computed, batch, names, outcome)
+            return
+        error = outcome if isinstance(outcome, ServingError) else None
+        tell(self._told.fell_apart, batch, error)
+        for job in jobs:
+            if isinstance(error, EngineLost):
+                self._await_engine(job.deadline)
+            self._compute([job], None if interrupt is None else Interrupt(), tell)
+
+    def _called(self, batch: Batch) -> tuple[Sequence[str], Outcome]:
+        names: Sequence[str] = ()
+        call = batch.call
+        for job in batch.jobs:
+            job.call = call
+        if batch.interrupt is not None:
+            self.running = batch
+        try:
+            inputs, names = batching.joined(batch.jobs)
+            return names, self._engine.infer(inputs, names, batch.interrupt)
+        except Exception as error:
+            return names, self.said(error)
+        finally:
+            call.ended = time.perf_counter()
+            if batch.interrupt is not None:
+                self.running = None
+
+    def _await_engine(self, deadline: float) -> None:
+        """Gives an engine that was lost the time to come back."""
+        deadline = min(deadline, time.perf_counter() + _RETURN_S)
+        while self._engine.problem and time.perf_counter() < deadline and not self._ending.wait(_LOOK_S):
+            pass
+
+
+def _at_once(told: Callable[..., None], *arguments: object) -> None:
+    told(*arguments)
