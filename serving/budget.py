@@ -110,14 +110,15 @@ class Budget:
 class Evictable:
     """An engine that can be put away between two calls and comes back with the next."""
 
-    may_loop = True
-    """Even a call that needs no time may have to load; the event loop must not be the one to wait."""
+    may_block = True
+    """Even a call that needs no time may have to load."""
 
     def __init__(
         self, path: Path, engine: Engine, load: Load, size: int, budget: Budget, counters: ModelCounters
     ) -> None:
         self.platform = engine.platform
         self.signature = engine.signature
+        self.may_loop = engine.may_loop
         self.size = size
         self.used = time.monotonic()
         self._path = path

@@ -52,6 +52,10 @@ class Catalog:
         """A catalog can always say what it knows."""
         return True
 
+    def hung(self) -> str:
+        """Nothing is computed here."""
+        return ""
+
     async def load(self, name: str) -> None:
         """Models come and go by declaration here."""
         raise Unsupported(f"model '{name}' is managed by its declaration; change that instead of loading it")

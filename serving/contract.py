@@ -76,6 +76,8 @@ class Exit(enum.IntEnum):
     PORT_IN_USE = 4
     UNAVAILABLE = 5
     """Storage could not be reached or is full: trying again may help."""
+    HUNG = 6
+    """Every engine of a server was told to stop and did not: only a new process helps."""
 
 
 METRIC_SUCCESS = "nv_inference_request_success"

@@ -18,6 +18,7 @@
     │   └── EngineLost          503  UNAVAILABLE
     ├── ArtifactRefused         400  FAILED_PRECONDITION   exits with Exit.REFUSED
     ├── StorageUnavailable      503  UNAVAILABLE           exits with Exit.UNAVAILABLE
+    ├── EnginesHung             503  UNAVAILABLE           exits with Exit.HUNG
     └── PortInUse               500  INTERNAL              exits with Exit.PORT_IN_USE
 
 The protocol layer translates by these two numbers and knows no error by name.
@@ -173,6 +174,14 @@ class StorageUnavailable(ServingError):
     http = 503
     grpc = GrpcCode.UNAVAILABLE
     exit = Exit.UNAVAILABLE
+
+
+class EnginesHung(ServingError):
+    """No model answers, and one at least whose engine cannot be stopped: the process has to be replaced."""
+
+    http = 503
+    grpc = GrpcCode.UNAVAILABLE
+    exit = Exit.HUNG
 
 
 class PortInUse(ServingError):

@@ -143,7 +143,7 @@ def _inline_elements(
     begun = clock()
     try:
         engine.infer(inputs, outputs, interrupt)
-        if engine.may_loop:
+        if engine.may_block:
             return 0, clock() - begun
         fastest = _fastest(lambda: engine.infer(inputs, outputs, interrupt), clock)
     except ServingError as error:

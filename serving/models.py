@@ -45,6 +45,9 @@ class Models(Protocol):
     def is_ready(self) -> bool:
         """Whether the server as a whole should get requests."""
 
+    def hung(self) -> str:
+        """Which engine keeps the server from answering anything, and only its end would help; else empty."""
+
     async def start(self) -> None:
         """Makes everything available; ArtifactRefused when nothing can be served."""
 

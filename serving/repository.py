@@ -100,6 +100,14 @@ class Repository:
         """Ready once every model was tried and at least one of them answers."""
         return self._started and bool(self._defaults)
 
+    def hung(self) -> str:
+        """A model whose engine does not stop, where no other version or model is left that answers."""
+        loaded = [found for versions in self._models.values() for found in versions.values() if found.queue]
+        if any(found.state is State.READY for found in loaded):
+            return ""
+        stuck = [found.queue for found in loaded if found.queue is not None and found.queue.hung and not found.note]
+        return f"model '{stuck[0].name}' version '{stuck[0].version}': {stuck[0].problem}" if stuck else ""
+
     async def start(self) -> None:
         """Loads everything; ArtifactRefused when nothing can be served."""
         models = await threads.call(discovery.discover, self._paths, self._name)

@@ -30,7 +30,7 @@ from serving import settings, threads
 from serving.budget import Budget
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
-from serving.errors import ServingError
+from serving.errors import EnginesHung, ServingError
 from serving.http import listener
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
@@ -46,6 +46,8 @@ from serving.telemetry import telemetry
 _log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+HUNG_S = 10.0
+"""How long a server whose every engine is stuck waits for one of them before it ends, so that it is replaced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +198,13 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
 
 async def _tick(http: HttpListener, models: Models, told_of_requests: telemetry.Telemetry) -> None:
     """Time limits of inferences ten times a second; those of connections, and the date, once."""
-    count = 0
+    count, answers = 0, time.monotonic()
     while True:
         models.tick(time.perf_counter())
+        if not (hung := models.hung()):
+            answers = time.monotonic()
+        elif time.monotonic() - answers > HUNG_S:
+            raise EnginesHung(f"nothing has been answered for {HUNG_S:g} s and this process cannot mend it: {hung}")
         if count % 10 == 0:
             http.every_second()
             told_of_requests.every_second()

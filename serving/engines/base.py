@@ -48,6 +48,10 @@ class Engine(Protocol):
         """Whether the time of an inference can depend on the values of its inputs without bound."""
 
     @property
+    def may_block(self) -> bool:
+        """Whether a call can take any time whatever the first ones took, so that the event loop must not make one."""
+
+    @property
     def problem(self) -> str:
         """Why it cannot answer now, as the end of "model 'm' is not ready: …"; empty when it can."""
 

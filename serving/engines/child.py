@@ -88,6 +88,7 @@ def _loaded(channel: frames.Channel) -> Engine | None:
     channel.send(
         {
             "platform": engine.platform,
+            "may_loop": engine.may_loop,
             "inputs": [[spec.name, spec.datatype, spec.shape] for spec in signature.inputs],
             "outputs": [[spec.name, spec.datatype, spec.shape] for spec in signature.outputs],
         }

@@ -27,6 +27,7 @@ class IdentityEngine:
 
     platform = "penstock_identity"
     may_loop = False
+    may_block = False
     problem = ""
 
     def __init__(self, specs: tuple[TensorSpec, ...]) -> None:

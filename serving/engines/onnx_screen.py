@@ -41,7 +41,14 @@ _MESSAGES: dict[str, dict[int, str]] = {
 """Submessages by field number, for every message through which a tensor can be reached."""
 
 _OP_TYPE = 4
-_LOOPS = frozenset({b"Loop", b"Scan"})
+_LOOPS = frozenset({b"Loop", b"Scan", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"})
+_GROWERS = frozenset(
+    {
+        b"AffineGrid", b"BlackmanWindow", b"CenterCropPad", b"Col2Im", b"ConstantOfShape", b"DFT", b"Expand",
+        b"HammingWindow", b"HannWindow", b"MaxUnpool", b"MelWeightMatrix", b"OneHot", b"Pad", b"Range", b"Resize",
+        b"STFT", b"Tile", b"Upsample",
+    }
+)  # fmt: skip
 _MAX_DEPTH = 100
 _IN_MEMORY = "*/_ORT_MEM_ADDR_/*"
 
@@ -53,7 +60,9 @@ class Findings:
     locations: frozenset[str]
     """Names of external-data files, as the model writes them."""
     loops: bool
-    """Whether it has an operator that repeats a subgraph."""
+    """Whether it has an operator that repeats a part of the graph."""
+    grows: bool
+    """Whether it has one whose output is as large as a value says: a few bytes can ask for any amount of work."""
 
 
 def screen(path: Path) -> Findings:
@@ -71,7 +80,7 @@ def screen(path: Path) -> Findings:
         raise ArtifactRefused(f"{path} is no ONNX model (it holds no graph); fetch or export it again")
     for location in sorted(locations):
         _check(path, location)
-    return Findings(frozenset(locations), walk.loops)
+    return Findings(frozenset(locations), walk.loops, walk.grows)
 
 
 class _Malformed(Exception):
@@ -85,6 +94,7 @@ class _Walk:
         self._data = data
         self._locations = locations
         self.loops = False
+        self.grows = False
         self.has_graph = False
 
     def message(self, kind: str, start: int, end: int, depth: int) -> None:
@@ -94,6 +104,7 @@ class _Walk:
         for field, at, stop in self._fields(start, end):
             if kind == "NodeProto" and field == _OP_TYPE:
                 self.loops = self.loops or self._data[at:stop] in _LOOPS
+                self.grows = self.grows or self._data[at:stop] in _GROWERS
             sub = inner.get(field)
             if sub == "StringStringEntryProto":
                 self._entry(at, stop)

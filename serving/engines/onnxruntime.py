@@ -42,7 +42,7 @@ class OnnxRuntimeEngine:
     platform = "onnxruntime_onnx"
     problem = ""
 
-    def __init__(self, path: Path, threads: int, may_loop: bool) -> None:
+    def __init__(self, path: Path, threads: int, findings: onnx_screen.Findings) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -55,7 +55,8 @@ class OnnxRuntimeEngine:
             raise ArtifactRefused(
                 f"{path} is no model that ONNX Runtime can load ({_sentence(error)}); check how it was exported"
             ) from error
-        self.may_loop = may_loop
+        self.may_loop = findings.loops
+        self.may_block = findings.loops or findings.grows
         self.signature = Signature(
             inputs=tuple(_spec(path, item) for item in self._session.get_inputs()),
             outputs=tuple(_spec(path, item) for item in self._session.get_outputs()),
@@ -90,7 +91,7 @@ class OnnxRuntimeEngine:
 def load(path: Path, said: Settings = DEFAULT) -> OnnxRuntimeEngine:
     """The engine with this ONNX file loaded, after it was screened."""
     findings = onnx_screen.screen(path)
-    return OnnxRuntimeEngine(path, threads=said.threads or cpu.limit(), may_loop=findings.loops)
+    return OnnxRuntimeEngine(path, threads=said.threads or cpu.limit(), findings=findings)
 
 
 def _spec(path: Path, item: Any) -> TensorSpec:

@@ -45,8 +45,8 @@ _REAP_S = 10.0
 class ProcessEngine:
     """An artifact loaded by another process."""
 
-    may_loop = True
-    """Whatever the engine says: a process can always be stuck, and then the event loop must not be the one to wait."""
+    may_block = True
+    """Whatever the engine says: a process can always be stuck."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
@@ -60,6 +60,7 @@ class ProcessEngine:
         self.problem = "its process is being started"
         self.signature: Signature
         self.platform = ""
+        self.may_loop = False
         threading.Thread(target=self._supervise, name=f"engine-{path.name}", daemon=True).start()
         self._settled.wait()
         if self._refusal is not None:
@@ -154,6 +155,7 @@ class ProcessEngine:
         )
         self.signature = Signature(inputs, outputs)
         self.platform = head["platform"]
+        self.may_loop = bool(head["may_loop"])
         self.problem = ""
         self._child = current
         if self._closed.is_set():

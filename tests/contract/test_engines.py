@@ -64,7 +64,8 @@ def test_it_says_what_it_takes_and_gives(engine: Engine) -> None:
     assert engine.signature.inputs == (TensorSpec("x", "FP32", (-1, 4)),)
     assert [(spec.datatype, spec.shape) for spec in engine.signature.outputs] == [("FP32", (-1, 4))]
     assert engine.platform
-    assert engine.may_loop is isinstance(engine, ProcessEngine)
+    assert engine.may_loop is False
+    assert engine.may_block is isinstance(engine, ProcessEngine)
     assert engine.problem == ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serving.contract import Exit
 from tests.rig import model_server, onnx_models
 from tests.rig.model_server import ModelServer, until
 
@@ -152,6 +153,23 @@ def test_a_model_whose_process_ends_again_and_again_is_not_ready_and_says_why(tm
         status, _ = server.get("/v2/models/bad/ready")
         assert status == 503
         until(lambda: is_ready(server) and ask(server, "n", "INT64", 5)[0] == 200, "the model answered again")
+
+
+def test_a_server_whose_only_engine_is_stuck_ends_so_that_it_is_replaced(tmp_path: Path) -> None:
+    path = onnx_models.deaf(tmp_path / "bad.onnx")
+    said = tmp_path / "last-words"
+    settings = '{"limits": {"timeout": "500ms"}}'
+    env = {"PENSTOCK_TERMINATION_LOG": str(said)}
+    with model_server.running("serve", str(path), "--settings", settings, env=env) as server:
+        assert ask(server, "n", "INT64", FOREVER_N)[0] == 504
+        until(lambda: not is_ready(server), "the model was not ready")
+        assert server.get("/v2/health/live")[0] == 200
+
+        assert server.process.wait(60) == Exit.HUNG
+        assert said.read_text() == (
+            "nothing has been answered for 10 s and this process cannot mend it: "
+            "model 'bad' version '1': its engine was told to stop and does not"
+        )
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])

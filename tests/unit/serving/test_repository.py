@@ -116,6 +116,27 @@ async def test_a_load_finds_new_versions_and_models_and_drops_those_that_are_gon
     assert str(unknown.value) == "Request for unknown model: 'q' is not among the paths given to this server"
 
 
+async def test_a_server_is_hung_when_an_engine_is_and_nothing_else_answers(tmp_path: Path) -> None:
+    of = models(onnx_models.linear(tmp_path / "m.onnx"), onnx_models.linear(tmp_path / "n.onnx"))
+    await of.start()
+    queues = [of.find(name, "") for name in "mn"]
+
+    queues[0].hung = True
+    of.tick(0.0)
+    assert of.index()[0] == Entry("m", "1", State.UNAVAILABLE, "its engine was told to stop and does not")
+    assert (of.is_ready(), of.hung()) == (True, "")
+    with pytest.raises(NotReady):
+        of.find("m", "")
+
+    await of.unload("n")
+    assert (of.is_ready(), of.hung()) == (False, "model 'm' version '1': its engine was told to stop and does not")
+
+    queues[0].hung = False
+    of.tick(0.0)
+    assert (of.is_ready(), of.hung()) == (True, "")
+    assert of.find("m", "") is queues[0]
+
+
 async def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(tmp_path: Path) -> None:
     of = models(onnx_models.linear(tmp_path / "m.onnx"))
     await of.start()

@@ -18,6 +18,7 @@ class Recorder:
 
     platform = "recorder"
     may_loop = False
+    may_block = False
     problem = ""
     signature = Signature(
         (TensorSpec("x", "FP32", (-1, 2)), TensorSpec("t", "BYTES", (-1,))), (TensorSpec("y", "FP32", (-1, 2)),)

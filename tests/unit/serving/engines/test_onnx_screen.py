@@ -148,9 +148,14 @@ def test_a_tensor_written_in_two_halves_is_seen_whole(folder: Path) -> None:
         onnx_screen.screen(path)
 
 
-def test_a_loop_is_found_wherever_it_is(tmp_path: Path) -> None:
-    assert onnx_screen.screen(onnx_models.endless(tmp_path / "endless.onnx")).loops
-    assert not onnx_screen.screen(onnx_models.linear(tmp_path / "linear.onnx")).loops
+def test_a_loop_is_found_wherever_it_is_and_so_is_a_tensor_as_large_as_a_value_says(tmp_path: Path) -> None:
+    def found(path: Path) -> tuple[bool, bool]:
+        findings = onnx_screen.screen(path)
+        return findings.loops, findings.grows
+
+    assert found(onnx_models.endless(tmp_path / "endless.onnx")) == (True, False)
+    assert found(onnx_models.deaf(tmp_path / "deaf.onnx")) == (False, True)
+    assert found(onnx_models.linear(tmp_path / "linear.onnx")) == (False, False)
 
 
 def test_a_model_cut_off_anywhere_is_refused_or_complete_to_its_last_field(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class Gated:
 
     platform = "gated"
     may_loop = True
+    may_block = True
     problem = ""
     signature = Signature(SPECS, SPECS)
 
