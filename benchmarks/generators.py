@@ -1,4 +1,6 @@
-"""What makes requests, on a processor of its own: ``wrk`` for HTTP and ``h2load`` for gRPC, both closed-loop."""
+"""What makes requests, on a processor of its own: ``wrk`` for HTTP and ``h2load`` for gRPC, both closed-loop, and an
+open loop of our own.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,20 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
-from benchmarks import processes
+from benchmarks import arrivals, connections, load, processes
 from benchmarks.dialects import Request
 
 _SCRIPT = Path(__file__).with_name("post.lua")
 _SLACK_S = 60.0
+_CONNECTIONS = 256
 
 
 class Unusable(Exception):
@@ -92,6 +98,30 @@ def h2load_run(output: str, log: str) -> Run:
     p50, p99 = np.percentile(took_us, (50, 99)) / 1e3
     failed = int(counted[1]) + len([line for line in lines if len(line) == 3 and line[1] != "200"])
     return Run(int(took_us.size), failed, seconds, float(p50), float(p99))
+
+
+def open_loop(request: bytes, port: int, rate: float, seconds: int) -> Run:
+    """Poisson arrivals, the same for every server; latencies count from the moment a request was due."""
+    arriving = arrivals.poisson(rate, seconds, seed=1)
+
+    async def drive() -> Sequence[load.Sample]:
+        pool = connections.Connections(port, _CONNECTIONS)
+        try:
+            return await load.drive(lambda: pool.send(request), arriving, time.perf_counter)
+        finally:
+            pool.close()
+
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {processes.CLIENT_CPU})
+    try:
+        samples = uvloop.run(drive())
+    finally:
+        os.sched_setaffinity(0, allowed)
+    took_ms = [sample.latency_s * 1e3 for sample in samples if not sample.error]
+    if not took_ms:
+        raise Unusable(f"no request to port {port} was answered well, the first with '{samples[0].error}'")
+    p50, p99 = np.percentile(took_ms, (50, 99))
+    return Run(len(took_ms), len(samples) - len(took_ms), float(seconds), float(p50), float(p99))
 
 
 def _run(command: tuple[str, ...], environment: dict[str, str], seconds: int) -> str:

@@ -72,19 +72,19 @@ def _rounds(
             if run.failed:
                 raise generators.Unusable(f"{server.contestant.name}: {run.failed} of {run.requests} requests failed")
             cpu_s = after.server_s - before.server_s
-            figures = {
-                "rate": run.requests / run.seconds,
-                "cpu_us": cpu_s / run.requests * 1e6,
-                "p50_ms": run.p50_ms,
-                "p99_ms": run.p99_ms,
-                "pss_mib": sum(tree.pss_mib() for tree in server.trees),
-            }
+            figures = {"cpu_us": cpu_s / run.requests * 1e6, "p50_ms": run.p50_ms, "p99_ms": run.p99_ms}
+            if workload.kind != Kind.OPEN:  # there the rate is what was asked for
+                figures["rate"] = run.requests / run.seconds
             sample = Sample(workload.name, server.contestant.name, number, figures, after.foreign(before, took_s))
             told(f"  {number} {sample.contestant:<18}{run.requests / run.seconds:>9.0f}/s{figures['cpu_us']:>9.0f} µs")
             yield sample
 
 
 def _load(workload: Workload, server: Server, seconds: int) -> generators.Run:
+    if workload.kind == Kind.OPEN:
+        return generators.open_loop(
+            server.request(workload.protocol), server.port(workload.protocol), workload.rate, seconds
+        )
     asked = dialects.request(server.contestant.dialects[workload.protocol], server.model)
     generate = generators.grpc if workload.protocol == "grpc" else generators.http
     return generate(asked, server.port(workload.protocol), workload.connections, seconds)

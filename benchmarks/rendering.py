@@ -38,9 +38,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     rows = results["rows"]
     lines = [f"# {results['question']}", ""]
     lines += [f"- {name}: {value}" for name, value in results["origin"].items()]
-    lines += ["", *_targets(rows)]
+    lines += ["", *_targets(rows), "", "![ratios](serving.svg)"]
     for workload, about in results["workloads"].items():
-        lines += ["", f"## {about[0].upper()}{about[1:]} (`{workload}`)", ""]
+        lines += ["", f"## {about} (`{workload}`)", ""]
         lines += _table([row for row in rows if row["workload"] == workload])
     return "\n".join(lines) + "\n"
 
@@ -58,21 +58,14 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [name for name in _SHOWN if name in rows[0]["figures"]]
-    heads = [head for name in names for head in (FIGURES[name].about, _way(name))]
-    ours = [cell for name in names for cell in (_number(rows[0]["figures"][name]["ours"]), "")]
-    lines = [f"| | {' | '.join(heads)} | rounds |", f"|---|{'---:|' * (len(heads) + 1)}"]
-    lines.append(f"| **penstock** | {' | '.join(ours)} | |")
+    heads = [f"{FIGURES[name].about}, {'peer/ours' if FIGURES[name].peer_to_ours else 'ours/peer'}" for name in names]
+    lines = [f"| | {' | '.join(heads)} | rounds |", f"|---|{'---|' * (len(heads) + 1)}"]
+    lines.append(f"| **penstock** | {' | '.join(_number(rows[0]['figures'][name]['ours']) for name in names)} | |")
     for row in rows:
-        cells = [
-            cell for name in names for cell in (_number(row["figures"][name]["peer"]), _ratio(row["figures"][name]))
-        ]
+        cells = [f"{_number(found['peer'])} · {_ratio(found)}" for found in map(row["figures"].__getitem__, names)]
         disturbed = f", {row['disturbed']} disturbed" if row["disturbed"] else ""
         lines.append(f"| {row['peer']} | {' | '.join(cells)} | {row['rounds']}{disturbed} |")
     return lines
-
-
-def _way(name: str) -> str:
-    return "peer/ours" if FIGURES[name].peer_to_ours else "ours/peer"
 
 
 def _ratio(found: Mapping[str, Any]) -> str:
@@ -106,7 +99,10 @@ def plot(rows: Sequence[Mapping[str, Any]], workloads: Mapping[str, str], path: 
     axes.set_xscale("log")
     axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
     axes.axvline(1, color="#888", linewidth=0.8)
-    axes.set_title("Penstock's requests/s as a multiple of the peer's: median and range of paired rounds; |: target")
+    title = (
+        "Penstock's requests/s as a multiple of the peer's\nmedian and range of paired rounds, | target, red: missed"
+    )
+    axes.set_title(title, fontsize=9)
     axes.grid(axis="x", color="#ddd")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

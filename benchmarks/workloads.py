@@ -16,6 +16,8 @@ class Kind(enum.StrEnum):
     """A closed loop over some connections: each sends as soon as it has its answer."""
     ROUTED = "routed"
     """The same through a router of its own, on the server's processor."""
+    OPEN = "open"
+    """An open loop: requests leave at random moments, so many a second."""
     START = "start"
     """From the start of the process, on all processors, to the first right answer."""
 
@@ -30,7 +32,10 @@ class Workload:
     model: str
     protocol: str
     connections: int
+    """Those that are busy all the time; none in an open loop."""
     contestants: Sequence[str]
+    rate: float = 0.0
+    """Requests a second of an open loop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +119,18 @@ WORKLOADS = (
         (OURS, "grpcio", "triton"),
     ),
     Workload(
+        "open-json-mlp-300",
+        "Open loop, REST JSON, mlp, 300 requests a second",
+        Kind.OPEN,
+        "mlp",
+        "json",
+        0,
+        (OURS, *_SMALL),
+        rate=300.0,
+    ),
+    Workload(
         "start",
-        "from the start of the process to the first right answer, and its memory then",
+        "From the start of the process to the first right answer, and its memory then",
         Kind.START,
         "mlp",
         "json",

@@ -32,14 +32,16 @@ def test_the_page_says_what_was_met_and_missed_and_shows_every_peer_beside_ours(
         "| json-mlp-c8 | requests/s | kserve | 10 (9.5–12.2) | ≥8 | met |",
         "| json-mlp-c8 | requests/s | triton | 10 (9.5–12.2) | ≥11 | **missed** |",
         "",
+        "![ratios](serving.svg)",
+        "",
         "## REST JSON, 8 connections (`json-mlp-c8`)",
         "",
-        "| | requests/s | ours/peer | CPU µs a request | peer/ours | rounds |",
-        "|---|---:|---:|---:|---:|---:|",
-        "| **penstock** | 12,346 |  | 81 |  | |",
-        "| kserve | 1,234 | 10 (9.5–12.2) | 810 | 10 (9–11) | 5 |",
-        "| triton | 1,234 | 10 (9.5–12.2) | 810 | 10 (9–11) | 5, 2 disturbed |",
-        "| ray | 1,234 | 10 (9.5–12.2) | 810 | 10 (9–11) | 5 |",
+        "| | requests/s, ours/peer | CPU µs a request, peer/ours | rounds |",
+        "|---|---|---|---|",
+        "| **penstock** | 12,346 | 81 | |",
+        "| kserve | 1,234 · 10 (9.5–12.2) | 810 · 10 (9–11) | 5 |",
+        "| triton | 1,234 · 10 (9.5–12.2) | 810 · 10 (9–11) | 5, 2 disturbed |",
+        "| ray | 1,234 · 10 (9.5–12.2) | 810 · 10 (9–11) | 5 |",
     ]
 
 
