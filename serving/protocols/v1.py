@@ -114,7 +114,9 @@ def _nested(tensor: Tensor) -> Any:
             f"output '{tensor.name}' has datatype {tensor.datatype}, which JSON cannot carry; use the V2 protocol"
         )
     if tensor.datatype != "BYTES":
-        return tensor.array if tensor.array.ndim else tensor.array[()]  # orjson writes no array without dimensions
+        # ONNX Runtime gives INT64 as C's long long: the same to NumPy, but orjson writes no single value of it.
+        array = tensor.array.view(tensors.DTYPES[tensor.datatype])
+        return array if array.ndim else array[()]  # orjson writes no array without dimensions
     return _texts(tensor.array.tolist())
 
 

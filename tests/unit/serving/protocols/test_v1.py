@@ -103,3 +103,9 @@ def test_an_output_without_dimensions_is_a_bare_value(rows: bool, key: str) -> N
     response = Response("m", "1", "", [Tensor("y", "FP32", np.array(2.5, np.float32))])
 
     assert orjson.loads(v1.encode(response, rows)) == {key: 2.5}
+
+
+def test_integers_as_c_calls_them_are_rows_like_any_other() -> None:
+    label, score = Tensor("label", "INT64", np.array([2], np.longlong)), Tensor("score", "FP32", np.ones(1, np.float32))
+
+    assert v1.encode(Response("m", "1", "", [label, score]), True) == b'{"predictions":[{"label":2,"score":1.0}]}'
