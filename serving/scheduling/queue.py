@@ -66,7 +66,7 @@ class ModelQueue:
         """Whether the engine was told to stop and did not; nothing can be computed until it does."""
         self._admission = admission
         self._engine = loaded.engine
-        self._inline_elements = loaded.inline_elements
+        self._inline_elements = loaded.inline_elements or -1  # then not even inputs without elements
         self._gathers = loaded.joins_inline
         self._bounds = Bounds(settings.limits.max_pending, settings.limits.max_pending_bytes, loaded.max_rows)
         self._limit_s = settings.limits.timeout_s

@@ -51,6 +51,7 @@ SENT = st.builds(
 class Counting:
     """The engine behind it, and how often it was called."""
 
+    may_block = False
     may_loop = False
     problem = ""
 

@@ -501,3 +501,14 @@ async def test_the_tensors_of_a_request_do_not_outlive_its_answer(engine: Gated)
     engine.calls.clear()
 
     await until(lambda: tensor() is None)
+
+
+async def test_a_request_without_elements_does_not_run_on_the_event_loop_of_a_model_that_must_not(
+    engine: Gated,
+) -> None:
+    to = queue(engine)
+    engine.gate.set()
+
+    await submit(to, 1, size=0)[1]
+
+    assert engine.threads != {threading.get_ident()}
