@@ -5,12 +5,13 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from serving import statistics
-from serving.errors import Unsupported
+from serving.errors import NotReady, Unsupported
 from serving.models import Models, State
 from serving.observing import Call, Observer
 from serving.tensors import TensorSpec
@@ -89,13 +90,13 @@ class Service:
 
     def statistics(self, name: str, version: str) -> Document:
         """What was counted since the process started: of one version, of all of a model, or of all models."""
-        if version:
-            queues = [self.models.find(name, version)]
-        else:
-            ready = [entry for entry in self.models.index() if entry.state is State.READY]
-            queues = [self.models.find(entry.name, entry.version) for entry in ready if name in ("", entry.name)]
-            if name and not queues:
-                queues = [self.models.find(name, "")]
+        queues = [self.models.find(name, version)] if version else []
+        for entry in () if version else self.models.index():
+            if name in ("", entry.name) and entry.state is State.READY:
+                with contextlib.suppress(NotReady):  # a catalog knows it as ready elsewhere
+                    queues.append(self.models.find(entry.name, entry.version))
+        if name and not queues:
+            queues = [self.models.find(name, "")]
         return {"model_stats": [statistics.of(queue.name, queue.version, queue.counters) for queue in queues]}
 
     def index(self, only_ready: bool) -> list[Document]:

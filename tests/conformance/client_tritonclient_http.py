@@ -16,17 +16,25 @@ def main(authority: str, way: str) -> None:
     assert server.is_model_ready("echo", "1")
     assert not server.is_model_ready("nope")
     assert server.get_server_metadata()["name"] == "penstock"
+    assert set(server.get_server_metadata()["extensions"]) >= expected.EXTENSIONS
     metadata = server.get_model_metadata("echo")
     assert {name: metadata[name] for name in expected.METADATA} == expected.METADATA
     assert [tensor["name"] for tensor in metadata["inputs"]] == list(expected.EVERYTHING)
     assert server.get_model_config("echo")["max_batch_size"] == 32
     ready = {"version": "1", "state": "READY", "reason": ""}
-    assert server.get_model_repository_index() == [{"name": "digits", **ready}, {"name": "echo", **ready}]
+    assert server.get_model_repository_index() == [
+        {"name": "digits", **ready},
+        {"name": "echo", **ready},
+        {"name": "rows", **ready},
+    ]
 
     for binary in (True, False):
         for packing in (None, "gzip", "deflate"):
             echo(server, binary, packing)
     digits(server)
+    schedule(server)
+    classification(server, way)
+    statistics(server)
 
     with pytest.raises(InferenceServerException) as refused:
         server.infer("nope", inputs(True))
@@ -78,6 +86,45 @@ def digits(server: client.InferenceServerClient) -> None:
         tensor = client.InferInput(source, x.shape, "FP32")
         tensor.set_data_from_numpy(x, binary_data=binary)
         assert np.array_equal(server.infer("digits", [tensor]).as_numpy(target), y)
+
+
+def digits_input() -> client.InferInput:
+    source, x, _, _ = expected.digits()
+    tensor = client.InferInput(source, x.shape, "FP32")
+    tensor.set_data_from_numpy(x)
+    return tensor
+
+
+def schedule(server: client.InferenceServerClient) -> None:
+    """Priority and a timeout that is long enough; one that is not a number of microseconds."""
+    _, _, target, y = expected.digits()
+    answer = server.infer(
+        "digits", [digits_input()], priority=1, timeout=60_000_000, sequence_id=7, sequence_start=True
+    )
+    assert np.array_equal(answer.as_numpy(target), y)
+    with pytest.raises(InferenceServerException) as refused:
+        server.infer("digits", [digits_input()], timeout=-1)
+    assert refused.value.message() == "the parameter timeout is -1, expected a number of microseconds from 0 up"
+
+
+def classification(server: client.InferenceServerClient, way: str) -> None:
+    _, _, target, y = expected.digits()
+    assert target == expected.OUTPUT
+    for binary in (True, False):
+        asked = client.InferRequestedOutput(target, binary_data=binary, class_count=3)
+        found = server.infer("digits", [digits_input()], outputs=[asked]).as_numpy(target)
+        given = [[item if binary else item.encode() for item in row] for row in found.tolist()]
+        assert given == expected.classes(y, 3, way), found
+
+
+def statistics(server: client.InferenceServerClient) -> None:
+    (before,) = server.get_inference_statistics("digits")["model_stats"]
+    for _ in range(3):
+        server.infer("digits", [digits_input()])
+    (after,) = server.get_inference_statistics("digits", "1")["model_stats"]
+    expected.assert_counted(before, after, requests=3, rows=9)
+    everything = {entry["name"] for entry in server.get_inference_statistics()["model_stats"]}
+    assert everything in ({"digits", "echo", "rows"}, set()), "all of a server's models; none at the router"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ async def main(authority: str) -> None:
         assert await server.is_server_ready()
         assert await server.is_model_ready("echo")
         assert (await server.get_model_metadata("echo"))["platform"] == "penstock_identity"
-        assert [entry["name"] for entry in await server.get_model_repository_index()] == ["digits", "echo"]
+        assert [entry["name"] for entry in await server.get_model_repository_index()] == ["digits", "echo", "rows"]
         source, x, target, y = expected.digits()
         tensor = client.InferInput(source, x.shape, "FP32")
         tensor.set_data_from_numpy(x)

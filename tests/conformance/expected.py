@@ -29,6 +29,16 @@ EVERYTHING: dict[str, npt.NDArray[Any]] = {
 }
 """An input of the model ``echo`` by each name, of the datatype of that name."""
 JSON_CAN_CARRY = [name for name in EVERYTHING if name != "FP16"]
+EXTENSIONS = {
+    "binary_tensor_data",
+    "classification",
+    "generate",
+    "model_configuration",
+    "schedule_policy",
+    "statistics",
+}
+OUTPUT = "scores"
+LABELS = {OUTPUT: ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]}
 METADATA = {"name": "echo", "versions": ["1"], "platform": "penstock_identity"}
 DECLARED = "model 'echo' is managed by its declaration; delete that instead of unloading it"
 UNKNOWN = "Request for unknown model: 'nope' is not served here"
@@ -49,3 +59,27 @@ def assert_echo(name: str, answer: npt.NDArray[Any]) -> None:
     given = [item.encode() if isinstance(item, str) else item for item in answer.tolist()]
     assert given == sent.tolist(), (name, answer, sent)
     assert answer.dtype == sent.dtype or name == "BYTES", (name, answer.dtype)
+
+
+def classes(y: npt.NDArray[Any], count: int, way: str) -> list[list[bytes]]:
+    """The highest scores of each row with their classes, and labels where the model has them."""
+    labels = LABELS[OUTPUT] if way == "direct" else None
+    return [
+        [
+            f"{row[index]:f}:{index}{f':{labels[index]}' if labels else ''}".encode()
+            for index in sorted(range(len(row)), key=lambda index: -row[index])[:count]
+        ]
+        for row in y.tolist()
+    ]
+
+
+def assert_counted(before: dict[str, Any], after: dict[str, Any], requests: int, rows: int) -> None:
+    """That statistics of one version grew by so many requests with so many rows in all; numbers may come as text."""
+    assert (after["name"], after["version"]) == ("digits", "1")
+    assert int(after["inference_count"]) - int(before.get("inference_count", 0)) == rows
+    for part in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+        then, now = before["inference_stats"][part], after["inference_stats"][part]
+        assert int(now["count"]) - int(then.get("count", 0)) == requests, part
+        assert int(now.get("ns", 0)) >= int(then.get("ns", 0)), part
+    assert sum(int(batch["compute_infer"]["count"]) for batch in after["batch_stats"]) == int(after["execution_count"])
+    assert int(after["last_inference"]) > 1_600_000_000_000

@@ -32,33 +32,40 @@ class Target:
 
 @pytest.fixture(scope="module", params=["direct", "routed"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """``echo`` has an input of every datatype by its name; ``digits`` is the example model."""
+    """``echo`` has an input of every datatype by its name; ``rows`` answers row by row; ``digits`` is the example model
+    (with labels where it has a folder of its own).
+    """
     folder = tmp_path_factory.mktemp(request.param)
     echo = folder / "echo.identity.json"
     inputs = [{"name": name, "datatype": name, "shape": [-1]} for name in expected.EVERYTHING]
     echo.write_text(json.dumps({"inputs": inputs}))
-    yield from direct(folder, echo) if request.param == "direct" else routed(folder, echo)
+    rows = folder / "rows.identity.json"
+    rows.write_text(json.dumps({"stream": True, "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}]}))
+    yield from direct(folder, [echo, rows]) if request.param == "direct" else routed(folder, [echo, rows])
 
 
-def direct(folder: pathlib.Path, echo: pathlib.Path) -> Iterator[Target]:
+def direct(folder: pathlib.Path, files: list[pathlib.Path]) -> Iterator[Target]:
     (folder / "digits").mkdir()
     (folder / "digits" / "model.onnx").write_bytes(expected.DIGITS.read_bytes())
-    with model_server.running("serve", str(echo), str(folder / "digits")) as server:
+    (folder / "digits" / "penstock.json").write_text(json.dumps({"labels": expected.LABELS}))
+    with model_server.running("serve", *map(str, files), str(folder / "digits")) as server:
         yield Target(server.authority, f"127.0.0.1:{server.grpc_port}", "direct")
 
 
-def routed(folder: pathlib.Path, echo: pathlib.Path) -> Iterator[Target]:
-    model = {
-        "apiVersion": "penstock.dev/v1alpha1",
-        "kind": "Model",
-        "metadata": {"name": "echo"},
-        "spec": {"source": {"uri": str(echo)}},
-    }
-    (folder / "echo.yaml").write_text(json.dumps(model))
+def routed(folder: pathlib.Path, files: list[pathlib.Path]) -> Iterator[Target]:
+    for file in files:
+        name = file.name.removesuffix(".identity.json")
+        model = {
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "Model",
+            "metadata": {"name": name},
+            "spec": {"source": {"uri": str(file)}},
+        }
+        (folder / f"{name}.yaml").write_text(json.dumps(model))
     with local_mode.running(folder) as local:
-        local.up(str(folder / "echo.yaml"), str(expected.EXAMPLE / "model.yaml"))
-        local.serving("echo")
-        local.serving("digits")
+        local.up(str(folder / "echo.yaml"), str(folder / "rows.yaml"), str(expected.EXAMPLE / "model.yaml"))
+        for name in ("echo", "rows", "digits"):
+            local.serving(name)
         yield Target(f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}", "routed")
 
 
@@ -89,6 +96,10 @@ def test_tritonclient_over_grpc(server: Target) -> None:
 
 def test_tritonclient_over_grpc_with_asyncio(server: Target) -> None:
     run("client_tritonclient_grpc_aio.py", server)
+
+
+def test_a_plain_client_that_generates(server: Target) -> None:
+    run("client_generate.py", server)
 
 
 def test_kserve_over_rest(server: Target) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -227,6 +229,51 @@ async def test_bodies_are_unpacked_and_answers_packed_when_asked(served: Served)
 
     assert answer.headers["content-encoding"] == "gzip"
     assert orjson.loads(gzip.decompress(answer.body))["outputs"][0]["data"] == [0.0] * 2000
+
+
+def chunked(body: bytes, **headers: str) -> bytes:
+    """An inference in chunks of 100 bytes."""
+    lines = [f"POST {INFER} HTTP/1.1", "host: localhost", "transfer-encoding: chunked"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    parts = [body[at : at + 100] for at in range(0, len(body), 100)]
+    return "\r\n".join([*lines, "", ""]).encode() + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in [*parts, b""])
+
+
+PACKINGS: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    "": (bytes, bytes),
+    "gzip": (gzip.compress, gzip.decompress),
+    "deflate": (zlib.compress, zlib.decompress),
+}
+
+
+@pytest.mark.parametrize("wire", ["plain", "chunked"])
+@pytest.mark.parametrize("packing", PACKINGS)
+async def test_each_form_of_an_inference_comes_packed_or_not_whole_or_in_chunks(
+    served: Served, wire: str, packing: str
+) -> None:
+    """JSON, JSON with a tensor behind it, a tensor alone: all on one connection, sent before any is answered."""
+    client = await served.client()
+    x = np.arange(2000, dtype="<f4")
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2000]}
+    head = orjson.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": x.nbytes}}]})
+    pack, unpack = PACKINGS[packing]
+    coded = {"content_encoding": packing, "accept_encoding": packing} if packing else {}
+    for body, headers in (
+        (orjson.dumps({"inputs": [{**tensor, "data": x.tolist()}]}), {}),
+        (head + x.tobytes(), {"inference_header_content_length": str(len(head))}),
+        (x.tobytes(), {"inference_header_content_length": "0"}),
+    ):
+        sent = {**coded, **headers}
+        client.send(chunked(pack(body), **sent) if wire == "chunked" else request("POST", INFER, pack(body), **sent))
+
+    for is_binary in (False, False, True):
+        answer = await client.answer()
+        assert answer.headers.get("content-encoding", "") == packing
+        body = unpack(answer.body)
+        length = int(answer.headers.get("inference-header-content-length", len(body)))
+        output = orjson.loads(body[:length])["outputs"][0]
+        found = np.frombuffer(body[length:], "<f4") if is_binary else np.array(output["data"], np.float32)
+        assert found.tolist() == x.tolist()
 
 
 async def test_a_client_that_waits_for_it_is_told_to_go_on(served: Served) -> None:

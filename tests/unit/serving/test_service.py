@@ -1,0 +1,24 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from serving.catalog import Catalog
+from serving.errors import NotReady, UnknownModel
+from serving.service import Service
+
+
+def test_a_server_that_knows_models_by_name_only_has_no_statistics_of_them(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(
+        json.dumps([{"name": "digits", "version": "1", "state": "READY", "reason": ""}])
+    )
+    catalog = Catalog(tmp_path / "index.json")
+    catalog.tick(0)
+    service = Service(catalog)
+
+    assert service.statistics("", "") == {"model_stats": []}
+    for version in ("", "1"):
+        with pytest.raises(NotReady):
+            service.statistics("digits", version)
+    with pytest.raises(UnknownModel):
+        service.statistics("nope", "")
