@@ -33,6 +33,8 @@ REVISION_HEADER = "penstock-revision"
 VARIANT_HEADER = "penstock-variant"
 MODEL_METADATA_KEY = "penstock-model"
 """gRPC metadata by which a client may name ``NAMESPACE/NAME``; the message's model name is used without it."""
+COMPRESSION_METADATA_KEY = "penstock-compression"
+"""gRPC metadata by which a client asks for answers in ``gzip`` or ``deflate``; without it they are not compressed."""
 
 DRAIN_TIMEOUT_S = 30
 """How long a server that got SIGTERM goes on answering requests it has begun."""

@@ -1,7 +1,7 @@
 """gRPC over HTTP/2 on a port of its own: for clients that reach this server directly, and for streams.
 
-grpcio's asyncio server runs on the same event loop as REST, so that both stand in the same queue. The
-messages are our own classes (``protocols.grpc``), so nothing is registered in protobuf's default pool.
+It runs on the same event loop as REST, so that both stand in the same queue. The messages are our own classes
+(``protocols.grpc``), so nothing is registered in protobuf's default pool.
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
-import grpc as grpcio
-
-from serving import grpc_methods
-from serving.contract import GRPC_SERVICE, STREAM_METHOD
-from serving.errors import Cancelled, PortInUse, ServingError
+from serving import grpc_core, grpc_methods
+from serving.contract import COMPRESSION_METADATA_KEY, GRPC_SERVICE, STREAM_METHOD
+from serving.errors import Cancelled, GrpcCode, PortInUse, ServingError
+from serving.grpc_core import Gone
 from serving.http import grpc_wire
 from serving.metrics import ModelCounters
 from serving.observing import Facts
 from serving.protocols import classification, grpc
+from serving.requests import Request
 from serving.scheduling import Admission, Job, ModelQueue, Result
 from serving.service import Service
 
 _log = logging.getLogger(__name__)
+
 _METADATA_BYTES = 64 * 2**10
-"""As much as the router takes; grpcio's own limit refuses some calls between 8 and 16 KiB and some not."""
-_CODES = {code.value[0]: code for code in grpcio.StatusCode}
+"""As much as the router takes; the core's own limit refuses some calls between 8 and 16 KiB and some not."""
+_PREFIX = f"/{GRPC_SERVICE}/"
+_INFER = f"{_PREFIX}ModelInfer"
+_STREAM = f"{_PREFIX}{STREAM_METHOD}"
 
 
 class GrpcServer:
@@ -42,189 +45,250 @@ class GrpcServer:
         admission: Admission,
         shared: bool = False,
     ) -> None:
-        self._service = service
-        self._identity = tuple(identity.items())
-        self._admission = admission
-        self._in_work: set[_Call] = set()
-        service.in_work.append(lambda: [(call, call.received) for call in self._in_work])
-        self._server = grpcio.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", max_message_bytes - grpc_wire.PREFIX_BYTES),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", int(shared)),
-                ("grpc.max_metadata_size", _METADATA_BYTES),
-                ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-            ]
+        self.service = service
+        self.admission = admission
+        self.in_work: set[_Inference] = set()
+        service.in_work.append(lambda: [(inference, inference.received) for inference in self.in_work])
+        self._tasks: set[asyncio.Task[None]] = set()
+        options = (
+            ("grpc.max_receive_message_length", max_message_bytes - grpc_wire.PREFIX_BYTES),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", int(shared)),
+            ("grpc.max_metadata_size", _METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            ("grpc.max_concurrent_streams", 1024),
+            # As long as REST gives a client for its first headers, and keeps an idle connection.
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.max_connection_idle_ms", 620_000),
+            # A client that died without a word is found within these, and its calls leave the queue.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
         )
-        # Unary calls are served as streams of one message: grpcio's own unary handler never answers a call that ends
-        # without a message, nor one whose only message is cut off.
-        handlers: dict[str, Any] = {
-            method: grpcio.stream_unary_rpc_method_handler(self._unary(method))
-            for method in grpc.METHODS
-            if method not in ("ModelInfer", STREAM_METHOD)
-        }
-        handlers["ModelInfer"] = grpcio.stream_unary_rpc_method_handler(self._infer)
-        handlers[STREAM_METHOD] = grpcio.stream_stream_rpc_method_handler(self._stream)
-        self._server.add_generic_rpc_handlers(
-            (grpcio.method_handlers_generic_handler(GRPC_SERVICE, handlers), _UnknownMethods())
-        )
+        self._core = grpc_core.Core(options, tuple(identity.items()), self._called)
 
     def bind(self, host: str, port: int) -> int:
         """Takes the port, or a free one for 0, and gives its number."""
         try:
-            return int(self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
-        except RuntimeError as error:
+            bound = self._core.bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if not bound:
             raise PortInUse(
                 f"gRPC port {port} on {host} is in use by another process; "
                 "stop that process or choose another port with --grpc-port"
-            ) from error
+            )
+        return bound
 
     async def start(self) -> None:
         """Begins to answer."""
-        await self._server.start()
+        self._core.start()
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls and lets the ones in work end."""
-        await self._server.stop(grace_s)
+        await self._core.stop(grace_s)
 
-    def _unary(self, method: str) -> Callable[[Any, Any], Awaitable[bytes]]:
-        async def answer(messages: Any, context: Any) -> bytes:
-            try:
-                message = grpc.parse(grpc_methods.request_class(method), await _one(context))
-                return _serialize(await grpc_methods.call(self._service, method, message))
-            except Exception as error:
-                raise await self._refused(context, error) from None
+    def _called(self, call: grpc_core.Call, payload: bytes | None) -> None:
+        if call.over:
+            return
+        for name, value in call.metadata:
+            if name == COMPRESSION_METADATA_KEY:
+                call.compression = grpc_wire.compression(value)
+        if call.method == _INFER:
+            self._infer(call, payload)
+        elif call.method == _STREAM:
+            task = self._begin(self._stream(call, payload))
+            call.on_gone = task.cancel
+        else:
+            self._begin(self._manage(call, call.method.removeprefix(_PREFIX), payload))
 
-        return answer
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _infer(self, messages: Any, context: Any) -> bytes:
+    def _infer(self, call: grpc_core.Call, payload: bytes | None) -> None:
         try:
-            answer = _serialize(await self._inferred(grpc.parse(grpc.InferRequest, await _one(context)), context))
+            message = grpc.parse(grpc.InferRequest, _whole(payload))
+        except ServingError as error:
+            _refuse(call, error)
+            return
+
+        def answer(result: Any) -> None:
+            if isinstance(result, ServingError):
+                _refuse(call, result)
+            else:
+                call.finish(GrpcCode.OK, message=result.SerializeToString())
+
+        inference = _Inference(self, call, message, "ModelInfer", answer)
+        call.on_gone = inference.abandon
+        inference.begin()
+
+    async def _manage(self, call: grpc_core.Call, method: str, payload: bytes | None) -> None:
+        try:
+            message = grpc.parse(grpc_methods.request_class(method), _whole(payload))
+            answer = await grpc_methods.call(self.service, method, message)
+            call.finish(GrpcCode.OK, message=answer.SerializeToString())
         except Exception as error:
-            raise await self._refused(context, error) from None
-        if self._identity:
-            await context.send_initial_metadata(self._identity)
-        return answer
+            _refuse(call, _told(error))
 
-    async def _stream(self, messages: Any, context: Any) -> None:
-        if self._identity:
-            await context.send_initial_metadata(self._identity)
-        while (payload := await context.read()) is not grpcio.aio.EOF:
-            id = ""
-            try:
-                message = grpc.parse(grpc.InferRequest, payload)
-                id = message.id
-                async with contextlib.aclosing(self._answers(message, context)) as answers:
-                    async for answer in answers:
-                        await context.write(_serialize(answer))
-            except grpcio.aio.BaseError:
-                raise  # nobody is there to be told
-            except Exception as error:
-                refusal = grpc.StreamInferResponse(
-                    error_message=str(_told(error)), infer_response=grpc.InferResponse(id=id)
-                )
-                await context.write(_serialize(refusal))
+    async def _stream(self, call: grpc_core.Call, payload: bytes | None) -> None:
+        with contextlib.suppress(Gone):
+            while payload is not None:
+                id = ""
+                try:
+                    message = grpc.parse(grpc.InferRequest, payload)
+                    id = message.id
+                    async with contextlib.aclosing(self._answers(message, call)) as answers:
+                        async for answer in answers:
+                            await call.write(answer.SerializeToString())
+                except Gone:
+                    raise
+                except Exception as error:
+                    refusal = grpc.StreamInferResponse(
+                        error_message=str(_told(error)), infer_response=grpc.InferResponse(id=id)
+                    )
+                    await call.write(refusal.SerializeToString())
+                payload = await call.read()
+            call.finish(GrpcCode.OK)
 
-    async def _answers(self, message: Any, context: Any) -> AsyncGenerator[Any, None]:
+    async def _answers(self, message: Any, call: grpc_core.Call) -> AsyncGenerator[Any, None]:
         queue = self._streaming(message)
         if queue is None:
-            yield grpc.streamed(await self._inferred(message, context, STREAM_METHOD), final=True)
+            yield grpc.streamed(await self._inferred(message, call), final=True)
             return
-        observer = self._service.observer
-        received = time.perf_counter()
-        call = _Call(message, context, STREAM_METHOD, received)
-        call.queue = queue
-        self._in_work.add(call)
+        observer = self.service.observer
+        inference = _Inference(self, call, message, STREAM_METHOD, lambda result: None)
+        received = inference.received
+        inference.queue = queue
+        self.in_work.add(inference)
         job = None
         try:
             request = grpc.decode(message)
-            stream = queue.stream(request, received, context.time_remaining())
-            job = call.job = stream.job
+            stream = queue.stream(request, received, call.time_remaining())
+            job = inference.job = stream.job
             async for response in stream:
                 yield grpc.streamed(
                     grpc.encode(classification.answered(response, request, queue.signature)), final=False
                 )
         except ServingError as error:
-            observer.refused(call, queue.counters, received, error)
+            observer.refused(inference, queue.counters, received, error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            observer.refused(call, queue.counters, received, Cancelled("the client went away before its answer"))
+            observer.refused(inference, queue.counters, received, Cancelled("the client went away before its answer"))
             raise
         finally:
-            self._in_work.discard(call)
+            self.in_work.discard(inference)
             if job is not None:
                 job.cancel()
         if grpc.wants_final(request):
             yield grpc.final(queue.name, queue.version, request)
-        observer.answered(call, queue.counters, received, time.perf_counter())
+        observer.answered(inference, queue.counters, received, time.perf_counter())
 
     def _streaming(self, message: Any) -> ModelQueue | None:
         with contextlib.suppress(ServingError):  # said where it is asked again
-            queue = self._service.models.find(message.model_name, message.model_version)
+            queue = self.service.models.find(message.model_name, message.model_version)
             if queue.streams:
                 return queue
         return None
 
-    async def _refused(self, context: Any, error: Exception) -> Exception:
-        """Ends a call with the error's code and text; gives what to raise then."""
-        told = _told(error)
-        try:
-            await context.abort(_CODES[told.grpc], str(told), self._identity)
-        except Exception as aborted:
-            return aborted
-        raise AssertionError("grpcio's abort always raises")
+    async def _inferred(self, message: Any, call: grpc_core.Call) -> Any:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    async def _inferred(self, message: Any, context: Any, method: str = "ModelInfer") -> Any:
-        received = time.perf_counter()
-        observer = self._service.observer
-        held_bytes = 0
-        call = _Call(message, context, method, received)
-        self._in_work.add(call)
-        answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        def settle(result: Any) -> None:
+            if not answered.done():  # the stream was cancelled just now
+                answered.set_result(result)
+
+        inference = _Inference(self, call, message, STREAM_METHOD, settle)
+        inference.begin()
         try:
-            size_bytes = message.ByteSize()
-            if (refused := self._admission.hold(size_bytes)) is not None:
-                raise refused
-            held_bytes = size_bytes
-            queue = call.queue = self._service.models.find(message.model_name, message.model_version)
-            request, timeout_s = grpc.decode(message), context.time_remaining()
-            job = queue.submit(request, received, timeout_s, lambda *of: _settle(call, answered, *of))
-            call.job = job or call.job
             result = await answered
-            if isinstance(result, ServingError):
-                raise result
-            begun = time.perf_counter()
-            if request.outputs:
-                result = classification.answered(result, request, queue.signature)
-            call.answer = grpc.encode(result)
-        except ServingError as error:
-            observer.refused(call, call.counters, received, error)
-            raise
         except asyncio.CancelledError:
-            if call.job is not None:
-                call.job.cancel()
-            observer.refused(call, call.counters, received, Cancelled("the client went away before its answer"))
+            inference.abandon()
             raise
-        finally:
-            self._admission.bytes -= held_bytes
-            self._in_work.discard(call)
-        observer.answered(call, queue.counters, received, begun)
-        return call.answer
+        if isinstance(result, ServingError):
+            raise result
+        return result
 
 
-class _Call:
-    """An inference on its way, for whoever observes it."""
+class _Inference:
+    """An inference on its way. ``then`` gets the answer's message or the error, once, unless it is abandoned."""
 
-    __slots__ = ("answer", "context", "job", "message", "method", "queue", "received")
+    __slots__ = ("_held_bytes", "_is_over", "_request", "_server", "_then", "answer", "call", "job", "message",
+                 "method", "queue", "received")  # fmt: skip
 
-    def __init__(self, message: Any, context: Any, method: str, received: float) -> None:
+    def __init__(
+        self, server: GrpcServer, call: grpc_core.Call, message: Any, method: str, then: Callable[[Any], None]
+    ) -> None:
         self.message = message
-        self.context = context
+        self.call = call
         self.method = method
-        self.received = received
+        self.received = time.perf_counter()
         self.queue: ModelQueue | None = None
         self.job: Job | None = None
         self.answer: Any = None
+        self._server = server
+        self._then = then
+        self._request: Request | None = None
+        self._held_bytes = 0
+        self._is_over = False
+
+    def begin(self) -> None:
+        """Enters the queue."""
+        server, message = self._server, self.message
+        server.in_work.add(self)
+        try:
+            size_bytes = message.ByteSize()
+            if (refused := server.admission.hold(size_bytes)) is not None:
+                raise refused
+            self._held_bytes = size_bytes
+            queue = self.queue = server.service.models.find(message.model_name, message.model_version)
+            request = self._request = grpc.decode(message)
+            job = queue.submit(request, self.received, self.call.time_remaining(), self._done)
+            self.job = job or self.job
+        except Exception as error:
+            self._refuse(_told(error))
+
+    def abandon(self) -> None:
+        """Leaves the queue: nobody waits any more."""
+        if not self._is_over:
+            self._end()
+            if self.job is not None:
+                self.job.cancel()
+            error = Cancelled("the client went away before its answer")
+            self._server.service.observer.refused(self, self.counters, self.received, error)
+
+    def _done(self, job: Job, result: Result) -> None:
+        self.job = job
+        if self._is_over:
+            return
+        if isinstance(result, ServingError):
+            self._refuse(result)
+            return
+        assert self.queue is not None
+        assert self._request is not None
+        try:
+            begun = time.perf_counter()
+            if self._request.outputs:
+                result = classification.answered(result, self._request, self.queue.signature)
+            self.answer = grpc.encode(result)
+        except Exception as error:
+            self._refuse(_told(error))
+            return
+        self._end()
+        self._then(self.answer)
+        self._server.service.observer.answered(self, self.queue.counters, self.received, begun)
+
+    def _refuse(self, error: ServingError) -> None:
+        if not self._is_over:
+            self._end()
+            self._server.service.observer.refused(self, self.counters, self.received, error)
+            self._then(error)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._server.admission.bytes -= self._held_bytes
+        self._server.in_work.discard(self)
 
     @property
     def counters(self) -> ModelCounters | None:
@@ -246,21 +310,17 @@ class _Call:
         )
 
     def header(self, name: str) -> str | None:
-        return next((value for key, value in self.context.invocation_metadata() or () if key == name), None)
+        return next((str(value) for key, value in self.call.metadata if key == name), None)
 
 
-class _UnknownMethods(grpcio.GenericRpcHandler):
-    """Answers for methods and services that do not exist, in our words."""
+def _whole(payload: bytes | None) -> bytes:
+    if payload is None:
+        raise grpc_wire.NotOneMessage
+    return payload
 
-    def service(self, handler_call_details: Any) -> Any:
-        method = handler_call_details.method
 
-        async def refuse(messages: Any, context: Any) -> bytes:
-            error = grpc_methods.unknown(method.removeprefix(f"/{GRPC_SERVICE}/"))
-            await context.abort(_CODES[error.grpc], str(error))
-            return b""
-
-        return grpcio.stream_unary_rpc_method_handler(refuse)
+def _refuse(call: grpc_core.Call, error: ServingError) -> None:
+    call.finish(error.grpc, str(error))
 
 
 def _told(error: Exception) -> ServingError:
@@ -268,20 +328,3 @@ def _told(error: Exception) -> ServingError:
         return error
     _log.error("a gRPC call failed", exc_info=error)
     return ServingError("the server failed to answer this call; its log says why")
-
-
-async def _one(context: Any) -> bytes:
-    message = await context.read()
-    if message is grpcio.aio.EOF:
-        raise grpc_wire.NotOneMessage
-    return bytes(message)
-
-
-def _settle(call: _Call, answered: asyncio.Future[Result], job: Job, result: Result) -> None:
-    call.job = job
-    if not answered.done():
-        answered.set_result(result)
-
-
-def _serialize(message: Any) -> bytes:
-    return bytes(message.SerializeToString())

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import orjson
 
 from serving import grpc_methods, metrics
-from serving.contract import GRPC_SERVICE
+from serving.contract import COMPRESSION_METADATA_KEY, GRPC_SERVICE
 from serving.errors import Cancelled, ServingError, TooLarge, Unsupported
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
@@ -344,7 +344,11 @@ class Exchange:
         if self._request.outputs:
             response = classification.answered(response, self._request, self._queue.signature)
         if self._route.kind is Kind.GRPC:
-            data = grpc_wire.answer(grpc.encode(response).SerializeToString())
+            payload = grpc.encode(response).SerializeToString()
+            if len(payload) < coding.MIN_COMPRESSED:
+                data = grpc_wire.answer(payload)
+            else:
+                data = grpc_wire.answer(payload, grpc_wire.compression(self.header(COMPRESSION_METADATA_KEY)))
         elif self._route.kind is Kind.V1_PREDICT:
             data = self._framed(JSON, v1.encode(response, self._rows))
         elif self._route.kind is Kind.GENERATE:

@@ -74,13 +74,23 @@ def timeout_s(value: bytes) -> float:
     return int(value[:-1]) * unit
 
 
-def answer(payload: bytes) -> bytes:
+def compression(wish: str | bytes | None) -> str | None:
+    """How an answer is compressed for a client that asks so; it is asked, so it is not held against what it accepts."""
+    return str(wish) if wish in ("gzip", "deflate") else None
+
+
+def answer(payload: bytes, compressed: str | None = None) -> bytes:
     """Headers after the status line, body and trailers of a call that went well."""
+    encoding = b""
+    if compressed is not None:
+        payload = coding.pack(payload, compressed)
+        encoding = b"grpc-encoding: %b\r\n" % compressed.encode()
     return b"".join(
         (
             _HEAD,
+            encoding,
             b"transfer-encoding: chunked\r\n\r\n%x\r\n" % (len(payload) + PREFIX_BYTES),
-            _PREFIX.pack(0, len(payload)),
+            _PREFIX.pack(1 if encoding else 0, len(payload)),
             payload,
             b"\r\n0\r\ngrpc-status: 0\r\n\r\n",
         )

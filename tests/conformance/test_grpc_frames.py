@@ -8,9 +8,13 @@ from __future__ import annotations
 import gzip
 import socket
 import struct
+import zlib
+from typing import Any
 
 import pytest
 
+from serving.protocols import grpc
+from tests.conformance import ways
 from tests.conformance.ways import Way, endless, request
 from tests.rig import model_server
 from tests.rig import raw_http2 as raw
@@ -92,6 +96,19 @@ def test_compression_is_what_the_headers_say(
     assert found.status == routed if way.routed else found.status[0] == direct
 
 
+UNPACK: dict[str | None, Any] = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}
+
+
+@pytest.mark.parametrize(("wish", "encoding"), [("gzip", "gzip"), ("deflate", "deflate"), ("", None), ("snappy", None)])
+def test_an_answer_is_compressed_for_a_client_that_asks(way: Way, wish: str, encoding: str | None) -> None:
+    wishes = {"penstock_compression": wish} if wish else {}
+    found = ask(way, infer(**wishes), raw.framed(request(size=10_000).SerializeToString()))
+    assert found.status == ("0", "")
+    assert int.from_bytes(found.body[1:5]) == len(found.body) - 5
+    assert (found.headers.get("grpc-encoding") if found.body[0] else None) == encoding
+    assert grpc.InferResponse.FromString(UNPACK[encoding](found.body[5:])) == ways.answer(10_000)
+
+
 @pytest.mark.parametrize("value", ["soon", "-1S", "1", "S", "1.5S", "1s"])
 def test_a_time_limit_that_is_none_is_refused(way: Way, value: str) -> None:
     code, text = ask(way, infer(grpc_timeout=value), WHOLE).status
@@ -106,10 +123,9 @@ def test_a_time_limit_is_kept_in_every_unit(way: Way, value: str, code: str) -> 
     assert ask(way, infer(grpc_timeout=value), WHOLE).status[0] == code
 
 
-@pytest.mark.parametrize("value", ["1n", "1u", "0S"])
-def test_a_time_limit_that_is_over_at_once_keeps_a_call_from_the_engine(way: Way, value: str) -> None:
+def test_a_time_limit_that_is_over_at_once_keeps_a_call_from_the_engine(way: Way) -> None:
     executed = way.executed("slow")
-    found = ask(way, raw.call("ModelInfer", grpc_timeout=value), raw.framed(endless().SerializeToString()))
+    found = ask(way, raw.call("ModelInfer", grpc_timeout="0S"), raw.framed(endless().SerializeToString()))
     assert found.status[0] == "4"
     way.until_pending(0)
     assert way.executed("slow") == executed
