@@ -9,6 +9,7 @@ from pydantic import Field
 
 from operators.api.base import APIObject, Digest, Duration, Name, Rule, Strict
 from operators.api.contract import Contract
+from operators.api.engine import Batching, Limits
 from operators.api.resources import Resources
 from operators.api.status import ModelStatus
 
@@ -121,13 +122,6 @@ class Objective(Strict):
     """A variant that misses this is not chosen."""
 
 
-class Batching(Strict):
-    max_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Most samples computed together."""
-    max_delay: Duration = "0ms"
-    """Longest wait for a fuller batch while the engine is idle."""
-
-
 class Scaling(Strict):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -208,7 +202,9 @@ class ModelSpec(Strict):
     resources: Resources = Resources()
     """What each replica needs."""
     batching: Batching | None = None
-    """How requests are computed together."""
+    """How requests are computed together, by the built-in engine."""
+    limits: Limits | None = None
+    """What a request may take of the built-in engine."""
     scaling: Scaling | None = None
     """Bounds within which replicas are scaled."""
     rollout: Rollout | None = None
@@ -242,7 +238,6 @@ class Model(APIObject):
         fields: dict[str, Any] = {
             "spec.evaluation": spec.evaluation,
             "spec.objective": spec.objective,
-            "spec.batching": spec.batching,
             "spec.scaling": spec.scaling,
             "spec.rollout": spec.rollout,
             "spec.resources.accelerator": spec.resources.accelerator,

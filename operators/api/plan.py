@@ -70,6 +70,8 @@ class Workload:
     replicas: int | None
     """None: somebody else owns the number (an autoscaler)."""
     resources: Resources
+    settings: str = ""
+    """What the engine is told about batching and limits, as JSON (``serving.settings``); empty: nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

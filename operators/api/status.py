@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from operators.api.base import Condition, Seen
 from operators.api.contract import Contract
+from operators.api.engine import Batching, Limits
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
 
@@ -37,6 +39,17 @@ class Recipe(Seen):
     """What each replica needs."""
     contract: Contract | None = None
     """How this revision's input and output are to be read."""
+    batching: Batching | None = None
+    """How requests are computed together."""
+    limits: Limits | None = None
+    """What a request may take."""
+
+    @property
+    def settings(self) -> str:
+        """What its serving processes are told, as one JSON document; empty where nothing is said."""
+        said = {"batching": self.batching, "limits": self.limits}
+        document = {key: value.to_dict() for key, value in said.items() if value is not None and value.to_dict()}
+        return json.dumps(document, sort_keys=True) if document else ""
 
 
 class VariantStatus(Seen):

@@ -50,6 +50,7 @@ def _workload(model: Model, revision: RevisionStatus) -> Workload:
         runtime=recipe.runtime,
         replicas=model.spec.replicas,
         resources=recipe.resources,
+        settings=recipe.settings,
     )
 
 

@@ -37,14 +37,16 @@ class Step:
     look_again_s: float | None = None
 
 
-def name(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpec) -> str:
-    """The revision's name: a hash of artifact, contract, engine and resources, not of how many replicas run."""
+def name(model: Model, variant: str, recipe: Recipe) -> str:
+    """The revision's name: a hash of artifact, contract, engine, resources and settings, not of how many replicas run.
+
+    Settings count only where there are any: a Model that says nothing of them keeps the name it had before they were.
+    """
     spec = model.spec
-    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else runtime.to_dict()
-    contract = spec.contract.to_dict() if spec.contract else None
-    return names.digest(
-        [artifact.uri, artifact.digest, variant, contract, spec.runtime, own_runtime, spec.resources.to_dict()]
-    )
+    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else recipe.runtime.to_dict()
+    contract = recipe.contract.to_dict() if recipe.contract else None
+    made_of = [recipe.uri, recipe.digest, variant, contract, spec.runtime, own_runtime, recipe.resources.to_dict()]
+    return names.digest([*made_of, recipe.settings] if recipe.settings else made_of)
 
 
 def target(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeSpec, now: str) -> RevisionStatus:
@@ -56,9 +58,12 @@ def target(model: Model, variant: str, artifact: Fetch, runtime: ServingRuntimeS
         runtime=runtime,
         resources=model.spec.resources,
         contract=model.spec.contract,
+        batching=model.spec.batching,
+        limits=model.spec.limits,
     )
-    revision = name(model, variant, artifact, runtime)
-    return RevisionStatus(name=revision, variant=variant, recipe=recipe, state="Starting", since=now)
+    return RevisionStatus(
+        name=name(model, variant, recipe), variant=variant, recipe=recipe, state="Starting", since=now
+    )
 
 
 def step(model: Model, wanted: RevisionStatus | None, seen: Observation, now: datetime.datetime) -> Step:

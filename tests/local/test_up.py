@@ -160,6 +160,22 @@ def test_an_endpoint_is_asked_as_a_model_is(local: Local, tmp_path: pathlib.Path
     )
 
 
+def test_what_a_model_says_of_batching_is_what_its_server_does(local: Local, tmp_path: pathlib.Path) -> None:
+    local.up(write_yaml(tmp_path / "model.yaml", batching={"maxSize": 7, "maxDelay": "2ms"}))
+    first = local.serving("times")
+    url = f"http://127.0.0.1:{local.port}/v2/models/times/config"
+
+    def batching() -> tuple[int, Any]:
+        config = httpx.get(url).json()
+        return config["max_batch_size"], config.get("dynamic_batching")
+
+    assert batching() == (7, {"max_queue_delay_microseconds": 2000})
+
+    assert local("apply", "-f", write_yaml(tmp_path / "model.yaml", batching={"maxSize": 1}))[0] == 0
+    second = local.serving("times")
+    assert (second != first, batching(), answer(local)) == (True, (0, None), [2, 4, 6])
+
+
 def test_a_restart_without_files_goes_on_with_what_is_stored(local: Local, tmp_path: pathlib.Path) -> None:
     process = local.up(write_yaml(tmp_path / "model.yaml"))
     revision, before = local.serving("times"), local.model("times")

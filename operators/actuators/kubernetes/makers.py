@@ -219,6 +219,7 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
                 Env.HTTP_PORT: str(runtime.ports.http),
                 Env.GRPC_PORT: str(runtime.ports.grpc),
                 Env.TERMINATION_LOG: "/dev/termination-log",
+                **({Env.SETTINGS: workload.settings} if workload.settings else {}),
             }
         ),
         "ports": [

@@ -209,6 +209,7 @@ class ProcessActuator:
                             Env.REVISION: workload.revision,
                             Env.VARIANT: workload.variant,
                             Env.MODEL_DIR: str(self._fetching.path(digest)),
+                            **({Env.SETTINGS: workload.settings} if workload.settings else {}),
                         },
                         host="127.0.0.1",
                         ready_path=workload.runtime.ready_path,

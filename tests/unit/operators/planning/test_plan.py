@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 
 from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route, RouteObserved
 from operators.api.status import ModelStatus
@@ -403,3 +404,25 @@ def test_planning_reads_nothing_but_its_arguments() -> None:
     world = serving_world()
     first: Plan = plan.model(world.model, RUNTIMES, world.observation(), world.now)
     assert plan.model(world.model, RUNTIMES, world.observation(), world.now) == first
+
+
+def test_batching_and_limits_are_part_of_a_revision_and_a_change_rolls_out() -> None:
+    world = serving_world()
+    (plain,) = world.settle().workloads
+    assert plain.settings == ""
+
+    world.edit(model(batching={"maxSize": 8}, limits={"execution": "5s", "maxPending": 64}))
+    (batching,) = world.settle().workloads
+    assert json.loads(batching.settings) == {
+        "batching": {"maxSize": 8},
+        "limits": {"execution": "5s", "maxPending": 64},
+    }
+    assert [(r.state, r.name) for r in world.model.status.revisions] == [
+        ("Serving", batching.revision),
+        ("Retired", plain.revision),
+    ]
+    assert world.condition("Accepted") == ("True", "Accepted")
+
+    world.edit(model(batching={}, limits={}))
+    (again,) = world.settle().workloads
+    assert again == plain

@@ -8,13 +8,15 @@ from operators.actuators.kubernetes import makers
 from operators.api.plan import Fetch, Key, Workload
 from operators.api.resources import Resources
 from operators.planning import runtimes
+from serving.contract import Env
 
 DIGEST = "sha256:" + "a" * 64
 
 
-def pod(uri: str, cache_url: str | None = None) -> dict[str, Any]:
+def pod(uri: str, cache_url: str | None = None, settings: str = "") -> dict[str, Any]:
     runtime = runtimes.builtin("penstock-serve:1", "python3")["onnxruntime"]
-    workload = Workload("digits-1-a", "team", "digits", "1", "a", Fetch(uri, DIGEST), runtime, 1, Resources())
+    artifact = Fetch(uri, DIGEST)
+    workload = Workload("digits-1-a", "team", "digits", "1", "a", artifact, runtime, 1, Resources(), settings)
     owner = makers.owner(Key("Model", "team", "digits"), "uid")
     deployment = makers.deployment(workload, owner, "penstock-serve:1", cache_url)
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -59,3 +61,12 @@ def test_the_container_that_fetches_is_told_of_a_cache_where_there_is_one() -> N
 
     url = "http://penstock-cache.penstock-system:8083"
     assert environment(pod("s3://m/m", url)) == environment(pod("s3://m/m")) | {"PENSTOCK_CACHE_URL": url}
+
+
+@pytest.mark.parametrize("settings", ["", '{"batching": {"maxSize": 8}}'])
+def test_what_a_model_says_of_its_engine_is_told_to_its_container(settings: str) -> None:
+    (engine,) = pod("s3://models/digits.onnx", settings=settings)["containers"]
+
+    told = [entry["value"] for entry in engine["env"] if entry["name"] == Env.SETTINGS]
+
+    assert told == ([settings] if settings else [])
