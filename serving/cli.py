@@ -59,6 +59,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     models.add_argument("--memory-budget", type=_positive, metavar="BYTES",
                         help="memory of all models together; those asked longest ago make room and come back when "
                         "they are asked; without it all stay loaded")  # fmt: skip
+    models.add_argument("--response-cache-bytes", type=_bytes, default=64 * 2**20, metavar="BYTES",
+                        help="kept answers of the models whose settings say that they may be kept ({\"cache\": true}); "
+                        "0: none (default: %(default)s)")  # fmt: skip
     watching = serve.add_argument_group("watching")
     watching.add_argument("--log-requests", type=_log, metavar="RATE[:FILE]", default=env.get(Env.LOG_REQUESTS),
                           help="write a line of JSON for this share of requests (0.01: one in a hundred), and for "
@@ -140,6 +143,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _bytes(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of bytes from 0 up")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -186,7 +195,13 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 
     said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
     serving = server.Serving(
-        tuple(options.paths), options.name, said, options.workers, options.pin, options.memory_budget
+        tuple(options.paths),
+        options.name,
+        said,
+        options.workers,
+        options.pin,
+        options.memory_budget,
+        options.response_cache_bytes,
     )
     rate, file = options.log_requests or (None, None)
     asked = telemetry.Asked(otlp.signals(env), rate, file)

@@ -39,6 +39,10 @@ class ModelCounters:
     __slots__ = (
         "batches",
         "buckets",
+        "cache_hit_s",
+        "cache_hits",
+        "cache_miss_s",
+        "cache_misses",
         "compute_infer_s",
         "compute_input_s",
         "compute_output_s",
@@ -72,6 +76,10 @@ class ModelCounters:
         self.compute_infer_s = 0.0
         self.compute_output_s = 0.0
         self.pending = 0
+        self.cache_hits = 0
+        self.cache_hit_s = 0.0
+        self.cache_misses = 0
+        self.cache_miss_s = 0.0
         self.loads = 0
         self.evictions = 0
         """How often it made room for other models (``serving.budget``)."""
@@ -239,6 +247,10 @@ _SIMPLE: tuple[tuple[str, str, str, Callable[[ModelCounters], float]], ...] = (
         "Time to encode",
         lambda c: c.compute_output_s * 1e6,
     ),
+    (contract.METRIC_CACHE_HITS, "counter", "Requests answered with a kept answer", lambda c: c.cache_hits),
+    (contract.METRIC_CACHE_MISSES, "counter", "Requests without a kept answer", lambda c: c.cache_misses),
+    (contract.METRIC_CACHE_HIT_US, "counter", "Time to look up kept answers", lambda c: c.cache_hit_s * 1e6),
+    (contract.METRIC_CACHE_MISS_US, "counter", "Time to look up in vain", lambda c: c.cache_miss_s * 1e6),
     ("penstock_model_loads_total", "counter", "Times it was loaded", lambda c: c.loads),
     ("penstock_model_evictions_total", "counter", "Times it made room for other models", lambda c: c.evictions),
     (contract.METRIC_PENDING, "gauge", "Requests waiting or in the engine", lambda c: c.pending),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serving import discovery, loading, settings, threads
+from serving.answers import AnsweringQueue, Answers
 from serving.budget import Budget, Evictable
 from serving.discovery import Found
 from serving.engines.base import Engine
@@ -52,6 +53,7 @@ class Repository:
         admission: Admission,
         below: settings.Document | None = None,
         budget: Budget | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._paths = paths
         self._name = name
@@ -60,6 +62,7 @@ class Repository:
         self._admission = admission
         self._below = below
         self._budget = budget
+        self._answers = answers
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -166,6 +169,11 @@ class Repository:
             if highest.queue is not None and highest.state is State.READY:
                 self._defaults[name] = highest.queue
 
+    def _queue(self, name: str, version: str, loaded: Loaded, counters: ModelCounters, said: Settings) -> ModelQueue:
+        if said.cache and self._answers is not None:
+            return AnsweringQueue(name, version, loaded, counters, said, self._admission, self._answers)
+        return ModelQueue(name, version, loaded, counters, said, self._admission)
+
     def _loaded(self, path: Path, said: Settings, counters: ModelCounters) -> Loaded:
         def load() -> Loaded:
             return loading.load(path, said)
@@ -195,7 +203,7 @@ class Repository:
             counters.loads += 1
             if found.queue is not None:
                 replaced.append(found.queue)
-            found.queue = ModelQueue(model.name, version, loaded, counters, said, self._admission)
+            found.queue = self._queue(model.name, version, loaded, counters, said)
             found.engine = loaded.engine
             self._live.add(found.queue)
             found.state, found.reason, found.problem = State.READY, "", ""

@@ -27,6 +27,7 @@ from typing import Any
 import uvloop
 
 from serving import settings, threads
+from serving.answers import Answers
 from serving.budget import Budget
 from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
@@ -78,6 +79,8 @@ class Serving:
     """Whether each worker keeps to CPUs of its own."""
     memory_budget_bytes: int | None = None
     """What all of them may take together, in all workers; None: all are loaded all the time."""
+    answers_bytes: int = 64 * 2**20
+    """Kept answers of the models that allow it, in all workers; 0: none."""
 
 
 def serve(listen: Listen, serving: Serving) -> Exit:
@@ -90,7 +93,10 @@ def serve(listen: Listen, serving: Serving) -> Exit:
 async def _serve(listen: Listen, serving: Serving, role: Role) -> None:
     metrics, admission = Metrics(), _admission(listen)
     budget = None if serving.memory_budget_bytes is None else Budget(serving.memory_budget_bytes // serving.workers)
-    repository = Repository(serving.paths, serving.name, metrics, serving.settings, admission, role.settings, budget)
+    answers = Answers(serving.answers_bytes // serving.workers) if serving.answers_bytes else None
+    repository = Repository(
+        serving.paths, serving.name, metrics, serving.settings, admission, role.settings, budget, answers
+    )
     try:
         await _run(listen, repository, metrics, admission, role)
     except ServingError as error:

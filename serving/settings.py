@@ -108,6 +108,8 @@ class Settings(_Strict, frozen=True):
     batching: Batching = Batching()
     isolation: Literal["none", "process"] = "none"
     """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
+    cache: bool = False
+    """Whether it always answers equal requests alike, so that answers may be kept (``serving.answers``)."""
     warm_up: tuple[WarmUp, ...] = ()
     """Run after the trial inference, in this order."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None

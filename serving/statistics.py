@@ -29,8 +29,8 @@ def of(name: str, version: str, counters: ModelCounters) -> dict[str, Any]:
             "compute_input": _duration(answered, counters.compute_input_s),
             "compute_infer": _duration(answered, counters.compute_infer_s),
             "compute_output": _duration(answered, counters.compute_output_s),
-            "cache_hit": _duration(0, 0.0),
-            "cache_miss": _duration(0, 0.0),
+            "cache_hit": _duration(counters.cache_hits, counters.cache_hit_s),
+            "cache_miss": _duration(counters.cache_misses, counters.cache_miss_s),
         },
         "batch_stats": [
             {

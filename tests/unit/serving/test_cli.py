@@ -60,7 +60,7 @@ def test_help_shows_every_default_as_it_would_be_typed(
 
     said = capsys.readouterr().out
     assert re.findall(r"\(default: (.*)\)", said) == [
-        "/100%/models", "127.0.0.1", "8080", "0", "9000", "67108864", "1024", "1",
+        "/100%/models", "67108864", "127.0.0.1", "8080", "0", "9000", "67108864", "1024", "1",
     ]  # fmt: skip
     assert re.findall(r"^(\w+):", said, re.MULTILINE) == [
         "usage", "options", "models", "listening", "limits", "watching", "processes",

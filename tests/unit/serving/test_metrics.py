@@ -27,6 +27,18 @@ nv_inference_compute_infer_duration_us{model="digits",version="1"} 0
 # HELP nv_inference_compute_output_duration_us Time to encode
 # TYPE nv_inference_compute_output_duration_us counter
 nv_inference_compute_output_duration_us{model="digits",version="1"} 0
+# HELP nv_cache_num_hits_per_model Requests answered with a kept answer
+# TYPE nv_cache_num_hits_per_model counter
+nv_cache_num_hits_per_model{model="digits",version="1"} 0
+# HELP nv_cache_num_misses_per_model Requests without a kept answer
+# TYPE nv_cache_num_misses_per_model counter
+nv_cache_num_misses_per_model{model="digits",version="1"} 0
+# HELP nv_cache_hit_duration_per_model Time to look up kept answers
+# TYPE nv_cache_hit_duration_per_model counter
+nv_cache_hit_duration_per_model{model="digits",version="1"} 0
+# HELP nv_cache_miss_duration_per_model Time to look up in vain
+# TYPE nv_cache_miss_duration_per_model counter
+nv_cache_miss_duration_per_model{model="digits",version="1"} 0
 # HELP penstock_model_loads_total Times it was loaded
 # TYPE penstock_model_loads_total counter
 penstock_model_loads_total{model="digits",version="1"} 0
