@@ -62,7 +62,7 @@ async def _model_config(service: Service, message: Any) -> dict[str, Any]:
 
 
 async def _statistics(service: Service, message: Any) -> dict[str, Any]:
-    return service.statistics(message.name, message.version)
+    return await service.statistics(message.name, message.version)
 
 
 async def _index(service: Service, message: Any) -> dict[str, Any]:

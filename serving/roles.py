@@ -138,6 +138,7 @@ class Member:
             "end": self._end,
             "figures": self._figures,
             "load": self._load,
+            "statistics": self._statistics,
             "unload": self._unload,
         }
         self._link = Link(handlers)
@@ -146,6 +147,7 @@ class Member:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.ending.set)
         process.plane.figures_of_all = self._figures_of_all
         process.plane.service.everywhere = self._change
+        process.plane.service.statistics_of_workers = self._statistics_of_workers
 
     def bind(self) -> int:
         """The port was taken by the supervisor."""
@@ -180,6 +182,10 @@ class Member:
     async def _figures_of_all(self) -> str:
         return metrics.text(figures.families(await self._link.call("figures")))
 
+    async def _statistics_of_workers(self, name: str, version: str) -> list[Any]:
+        found: list[Any] = await self._link.call("statistics", name=name, version=version)
+        return found
+
     # What the supervisor asks for
 
     async def _accept(self, slots: list[int]) -> None:
@@ -191,6 +197,9 @@ class Member:
 
     async def _figures(self) -> list[Any]:
         return figures.of(self._process.plane.metrics.families())
+
+    async def _statistics(self, name: str, version: str) -> list[Any]:
+        return self._process.plane.service.statistics_here(name, version)
 
     async def _load(self, name: str) -> None:
         await self._listening.wait()

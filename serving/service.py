@@ -45,6 +45,8 @@ class Service:
         """Set when the process was told to end: no longer ready, still answering."""
         self.everywhere: Callable[[str, str], Awaitable[None]] | None = None
         """Has ``load`` or ``unload`` of a model done by all workers, where there are several."""
+        self.statistics_of_workers: Callable[[str, str], Awaitable[list[list[Document]]]] | None = None
+        """What each worker has counted, where there are several."""
 
     def is_ready(self) -> bool:
         """Whether new requests should be sent here."""
@@ -88,8 +90,15 @@ class Service:
             config["dynamic_batching"] = {"max_queue_delay_microseconds": round(queue.max_delay_s * 1e6)}
         return config
 
-    def statistics(self, name: str, version: str) -> Document:
-        """What was counted since the process started: of one version, of all of a model, or of all models."""
+    async def statistics(self, name: str, version: str) -> Document:
+        """What was counted: of one version, of all of a model, or of all models; by all workers that there are now."""
+        here = self.statistics_here(name, version)
+        if self.statistics_of_workers is None:
+            return {"model_stats": here}
+        return {"model_stats": statistics.added(await self.statistics_of_workers(name, version))}
+
+    def statistics_here(self, name: str, version: str) -> list[Document]:
+        """What this process has counted since it started."""
         queues = [self.models.find(name, version)] if version else []
         for entry in () if version else self.models.index():
             if name in ("", entry.name) and entry.state is State.READY:
@@ -97,7 +106,7 @@ class Service:
                     queues.append(self.models.find(entry.name, entry.version))
         if name and not queues:
             queues = [self.models.find(name, "")]
-        return {"model_stats": [statistics.of(queue.name, queue.version, queue.counters) for queue in queues]}
+        return [statistics.of(queue.name, queue.version, queue.counters) for queue in queues]
 
     def index(self, only_ready: bool) -> list[Document]:
         """The repository index."""

@@ -7,7 +7,9 @@ preparing, so of a batch only ``compute_infer`` has a time; decoding and encodin
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from serving.metrics import ModelCounters
@@ -42,6 +44,33 @@ def of(name: str, version: str, counters: ModelCounters) -> dict[str, Any]:
             for rows, (count, infer_s) in sorted(counters.batches.items())
         ],
     }
+
+
+def added(processes: Iterable[Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The entries of several processes as those of one: numbers add up, the latest inference is the last."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in itertools.chain.from_iterable(processes):
+        key = entry["name"], entry["version"]
+        found[key] = _sum(found[key], entry) if key in found else entry
+    return [entry for _, entry in sorted(found.items())]
+
+
+def _sum(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    result = dict(one)
+    for name, value in other.items():
+        if isinstance(value, dict):
+            result[name] = _sum(one[name], value)
+        elif isinstance(value, list):
+            batches = {batch["batch_size"]: batch for batch in one[name]}
+            for batch in value:
+                size = batch["batch_size"]
+                batches[size] = _sum(batches[size], batch) if size in batches else batch
+            result[name] = [batch for _, batch in sorted(batches.items())]
+        elif name == "last_inference":
+            result[name] = max(one[name], value)
+        elif name not in ("name", "version", "batch_size"):
+            result[name] = one[name] + value
+    return result
 
 
 def _duration(count: int, seconds: float) -> dict[str, int]:

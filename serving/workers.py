@@ -207,7 +207,14 @@ class Supervisor:
         async def unloaded() -> list[str]:
             return sorted(self._unloaded)
 
-        return {"ready": ready, "refused": refused, "change": change, "figures": self._figures, "unloaded": unloaded}
+        return {
+            "ready": ready,
+            "refused": refused,
+            "change": change,
+            "figures": self._figures,
+            "statistics": self._statistics,
+            "unloaded": unloaded,
+        }
 
     def _share_out(self) -> None:
         """Says who accepts from which sockets: each from its own, and in place of those that are not ready."""
@@ -248,6 +255,16 @@ class Supervisor:
         workers = [worker for worker in self._workers.values() if worker.was_ready]
         await asyncio.gather(*(self._renew(worker) for worker in workers))
         return figures.added([*self._gone, *(worker.figures for worker in workers)])
+
+    async def _statistics(self, name: str, version: str) -> list[list[Any]]:
+        """Of those workers that can say it now."""
+        asked = [worker for worker in self._workers.values() if worker.was_ready]
+        calls = (asyncio.wait_for(w.link.call("statistics", name=name, version=version), ANSWER_S) for w in asked)
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        for worker, result in zip(asked, found, strict=True):
+            if isinstance(result, BaseException):
+                _log.warning("worker %d gave no statistics: %s", worker.slot, result)
+        return [result for result in found if not isinstance(result, BaseException)]
 
     async def _renew(self, worker: _Worker) -> None:
         try:

@@ -50,15 +50,15 @@ def build(service: Service) -> FastAPI:
 
     @app.get("/v2/models/stats")
     async def statistics() -> dict[str, Any]:
-        return service.statistics("", "")
+        return await service.statistics("", "")
 
     @app.get("/v2/models/{model}/stats")
     async def model_statistics(model: str) -> dict[str, Any]:
-        return service.statistics(model, "")
+        return await service.statistics(model, "")
 
     @app.get("/v2/models/{model}/versions/{version}/stats")
     async def version_statistics(model: str, version: str) -> dict[str, Any]:
-        return service.statistics(model, version)
+        return await service.statistics(model, version)
 
     @app.get("/v2/models/{model}")
     async def model_metadata(model: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from serving.errors import NotReady, UnknownModel
 from serving.service import Service
 
 
-def test_a_server_that_knows_models_by_name_only_has_no_statistics_of_them(tmp_path: Path) -> None:
+async def test_a_server_that_knows_models_by_name_only_has_no_statistics_of_them(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(
         json.dumps([{"name": "digits", "version": "1", "state": "READY", "reason": ""}])
     )
@@ -16,9 +16,9 @@ def test_a_server_that_knows_models_by_name_only_has_no_statistics_of_them(tmp_p
     catalog.tick(0)
     service = Service(catalog)
 
-    assert service.statistics("", "") == {"model_stats": []}
+    assert await service.statistics("", "") == {"model_stats": []}
     for version in ("", "1"):
         with pytest.raises(NotReady):
-            service.statistics("digits", version)
+            await service.statistics("digits", version)
     with pytest.raises(UnknownModel):
-        service.statistics("nope", "")
+        await service.statistics("nope", "")

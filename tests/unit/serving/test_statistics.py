@@ -78,3 +78,36 @@ def test_sizes_that_clients_choose_do_not_grow_the_statistics_without_end() -> N
     counters.executed(0, 0.0, 1.0)
 
     assert (counters.execs, len(counters.batches), counters.batches[0]) == (1001, 256, (2, 0.0))
+
+
+def test_statistics_of_several_processes_add_up_per_version() -> None:
+    one, other = statistics.of("digits", "2", counted()), statistics.of("digits", "2", counted())
+    other["last_inference"] = one["last_inference"] + 5
+    other["batch_stats"][0]["batch_size"] = 8
+    alone = statistics.of("digits", "1", ModelCounters())
+
+    assert statistics.added([[one], [other, alone]]) == [
+        alone,
+        {
+            "name": "digits",
+            "version": "2",
+            "last_inference": other["last_inference"],
+            "inference_count": 18,
+            "execution_count": 6,
+            "inference_stats": {
+                "success": duration(6, 6_000_000_000),
+                "fail": duration(4, 1_000_000_000),
+                "queue": duration(6, 2_000_000),
+                "compute_input": duration(6, 4_000_000),
+                "compute_infer": duration(6, 1_750_000_000),
+                "compute_output": duration(6, 6_000_000),
+                "cache_hit": duration(0, 0),
+                "cache_miss": duration(0, 0),
+            },
+            "batch_stats": [
+                batch(1, 1, 125_000_000),
+                batch(4, 4, 1_500_000_000),
+                batch(8, 1, 125_000_000),
+            ],
+        },
+    ]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import json
 import os
 import re
 import signal
@@ -55,6 +56,8 @@ def test_workers_share_the_ports_and_whichever_is_asked_counts_what_all_have_don
         for done in range(1, 31):
             assert infer(server) == 200
             assert counted(server) == done
+            (statistics,) = json.loads(server.get("/v2/models/digits/stats")[1])["model_stats"]
+            assert statistics["inference_stats"]["success"]["count"] == done
 
         assert server.stop() == Exit.OK
 
