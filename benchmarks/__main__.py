@@ -15,6 +15,7 @@ QUESTIONS = {
     "recovery": "benchmarks.recovery",
     "soak": "benchmarks.soak",
     "endurance": "benchmarks.endurance",
+    "telemetry": "benchmarks.telemetry",
 }
 
 

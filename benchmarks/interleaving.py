@@ -42,7 +42,7 @@ def measure(
                 servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
                 for server in servers:
                     server.await_answer(workload.protocol)
-                yield from _rounds(workload, servers, rounds, seconds, told)
+                yield from rounds_of(workload, servers, rounds, seconds, told)
                 for server in servers:
                     server.check(workload.protocol)
 
@@ -59,9 +59,10 @@ def rotated(names: Sequence[Server], number: int) -> Sequence[Server]:
     return [*names[first:], *names[:first]]
 
 
-def _rounds(
+def rounds_of(
     workload: Workload, servers: Sequence[Server], rounds: int, seconds: int, told: Callable[[str], None]
 ) -> Iterator[Sample]:
+    """Samples of servers that answer, a round after the other."""
     for server in servers:
         _load(workload, server, _WARM_S)
     for number in range(rounds):

@@ -294,6 +294,10 @@ class _Inference:
     def counters(self) -> ModelCounters | None:
         return None if self.queue is None else self.queue.counters
 
+    @property
+    def traced(self) -> bool:
+        return self.header("traceparent") is not None
+
     def facts(self) -> Facts:
         message, queue = self.message, self.queue
         path = f"/{GRPC_SERVICE}/{self.method}"

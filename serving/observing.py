@@ -7,6 +7,7 @@ comparison.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -38,6 +39,10 @@ class Facts(NamedTuple):
 class Call(Protocol):
     """A request, as its protocol keeps it. Times are of ``time.perf_counter``."""
 
+    @property
+    def traced(self) -> bool:
+        """Whether its caller sent a ``traceparent``."""
+
     def facts(self) -> Facts:
         """What is known of it."""
 
@@ -48,13 +53,28 @@ class Call(Protocol):
 class Listener(Protocol):
     """Told of requests on the event loop, so it must not block."""
 
-    hears_all: bool
-    """Whether it wants every answer, not only those that took longer than ``ModelCounters.notable_s``."""
+    hears_traced: bool
+    """Whether it wants every request that its caller traces."""
 
-    def ended(
-        self, call: Call, counters: ModelCounters | None, received: float, ended: float, error: ServingError | None
-    ) -> None:
-        """A request got its answer, or its error; without counters where it named no model that is served."""
+    def unheard(self) -> float:
+        """How many requests it does not want before the next one of its sample; asked again after each of these."""
+
+    def ended(self, call: Call, counters: ModelCounters | None, end: End) -> None:
+        """A request got its answer, or its error; without counters where it named no model that is served.
+
+        It is told of all that failed, that took longer than ``ModelCounters.notable_s``, that their caller traces,
+        and of its sample.
+        """
+
+
+class End(NamedTuple):
+    """How a request ended; times are of ``time.perf_counter``."""
+
+    received: float
+    ended: float
+    error: ServingError | None
+    sampled: bool
+    """Whether it is of the listener's sample."""
 
 
 class Observer:
@@ -62,7 +82,8 @@ class Observer:
 
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
-        self._hears_all = listener is not None and listener.hears_all
+        self._hears_traced = listener is not None and listener.hears_traced
+        self._unheard = math.inf if listener is None else listener.unheard()
 
     def answered(self, call: Call, counters: ModelCounters, received: float, computed: float) -> None:
         """A request was answered; ``computed`` is when the encoding of its answer began."""
@@ -70,8 +91,9 @@ class Observer:
         counters.compute_output_s += now - computed
         took_s = now - received
         counters.succeeded(took_s)
-        if self._listener is not None and (took_s > counters.notable_s or self._hears_all):
-            self._listener.ended(call, counters, received, now, None)
+        self._unheard -= 1
+        if self._unheard < 0 or took_s > counters.notable_s or (self._hears_traced and call.traced):
+            self._tell(call, counters, received, now, None)
 
     def refused(self, call: Call, counters: ModelCounters | None, received: float, error: ServingError) -> None:
         """A request got an error; without counters, because it named no model that is served.
@@ -81,5 +103,13 @@ class Observer:
         now = time.perf_counter()
         if counters is not None:
             counters.failed(error.reason, now - (received or now))
+        self._unheard -= 1
+        self._tell(call, counters, received or now, now, error)
+
+    def _tell(
+        self, call: Call, counters: ModelCounters | None, received: float, now: float, error: ServingError | None
+    ) -> None:
         if self._listener is not None:
-            self._listener.ended(call, counters, received or now, now, error)
+            self._listener.ended(call, counters, End(received, now, error, self._unheard < 0))
+            if self._unheard < 0:
+                self._unheard = self._listener.unheard()

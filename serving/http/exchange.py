@@ -67,6 +67,8 @@ class Exchange:
     response_complete = False  # uvicorn
     disconnected = False  # uvicorn
     received = False
+    traced = False
+    """Whether its caller traces it."""
     # Most requests need few of these, so they are set where they differ: half a microsecond a request.
     _parts: bytes | bytearray = b""
     _size = 0
@@ -115,6 +117,8 @@ class Exchange:
                     self._grpc_timeout_s = grpc_wire.timeout_s(value)
                 elif name == b"transfer-encoding":
                     self._unsent = math.inf
+                elif name == b"traceparent":
+                    self.traced = True
             self._ask()
         except ServingError as error:
             self._problem = error
@@ -416,7 +420,10 @@ class Exchange:
     def header(self, name: str) -> str | None:
         """The first header of this lower-case name."""
         wanted = name.encode()
-        return next((value.decode("latin-1") for found, value in self._headers if found == wanted), None)
+        for found, value in self._headers:
+            if found == wanted:
+                return value.decode("latin-1")
+        return None
 
     # What goes out
 

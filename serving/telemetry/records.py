@@ -10,8 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from serving.errors import ServingError
-from serving.observing import Call
+from serving.observing import Call, End
 from serving.scheduling import Job
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -68,9 +67,10 @@ class Record(NamedTuple):
         return {name: value for name, value in shown.items() if value not in (None, "")}
 
 
-def of(call: Call, received: float, ended: float, error: ServingError | None, trace_id: str) -> Record:
-    """The record of a request; times are of ``time.perf_counter``."""
+def of(call: Call, end: End, trace_id: str) -> Record:
+    """The record of a request."""
     facts = call.facts()
+    received, ended, error = end.received, end.ended, end.error
     job = facts.job
     computed = None if job is None else computation(job, ended)
     begun, until = computed or (ended, ended)

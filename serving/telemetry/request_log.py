@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import random
 import threading
 
 import orjson
 
 from serving.telemetry.records import Record
+from serving.telemetry.slowest import SLOW_S
 
-SLOW_S = 1.0
-"""A request that took this long is written whatever the sample."""
 NOTABLE_PER_S = 10
+"""Failures and slow requests that are written whatever the sample."""
 MAX_WAITING = 10_000
 """Lines that wait for the writer."""
 
@@ -29,8 +28,9 @@ _log = logging.getLogger(__name__)
 class RequestLog:
     """Writes lines to a file descriptor until it is closed. ``wants`` and ``write`` are for the event loop's thread."""
 
-    def __init__(self, rate: float, descriptor: int) -> None:
-        self._rate = rate
+    def __init__(self, share: float, descriptor: int) -> None:
+        self.share = share
+        """Of all requests, those that are written whatever becomes of them."""
         self._descriptor = descriptor
         self._second = 0
         self._notable = 0
@@ -40,10 +40,14 @@ class RequestLog:
         self._thread.start()
 
     def wants(self, took_s: float, failed: bool, now: float) -> bool:
-        """Whether a request belongs into the log; ``now`` is of any clock that does not go back."""
-        if (failed or took_s >= SLOW_S) and self._may(int(now)):
-            return True
-        return random.random() < self._rate
+        """Whether a request is written that is not of the sample; ``now`` is of any clock that does not go back."""
+        if not failed and took_s < SLOW_S:
+            return False
+        second = int(now)
+        if second != self._second:
+            self._second, self._notable = second, 0
+        self._notable += 1
+        return self._notable <= NOTABLE_PER_S
 
     def write(self, record: Record) -> None:
         """Has a line written soon."""
@@ -57,12 +61,6 @@ class RequestLog:
         """Writes what waits."""
         self._waiting.put(None)
         self._thread.join()
-
-    def _may(self, second: int) -> bool:
-        if second != self._second:
-            self._second, self._notable = second, 0
-        self._notable += 1
-        return self._notable <= NOTABLE_PER_S
 
     def _work(self) -> None:
         while (waiting := self._waiting.get()) is not None:

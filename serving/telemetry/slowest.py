@@ -16,6 +16,8 @@ from serving.metrics import ModelCounters
 from serving.telemetry.records import Record
 
 KEEP = 20
+SLOW_S = 1.0
+"""A request that took this long is notable, whatever the others took."""
 WINDOW_S = 300.0
 
 
@@ -29,15 +31,15 @@ class Slowest:
         self._order = itertools.count()
 
     def add(self, counters: ModelCounters, record: Record) -> None:
-        """Keeps a request that took longer than ``counters.notable_s``."""
+        """Keeps a request if it is one of the slowest; it need not be offered unless it took ``counters.notable_s``."""
         heap = self._current.setdefault(counters, [])
         entry = (record.total_s, next(self._order), record)
         if len(heap) < KEEP:
             heapq.heappush(heap, entry)
         else:
-            heapq.heapreplace(heap, entry)
+            heapq.heappushpop(heap, entry)
         if len(heap) == KEEP:
-            counters.notable_s = heap[0][0]
+            counters.notable_s = min(heap[0][0], SLOW_S)
 
     def turn(self, now: float) -> None:
         """Begins a new window when this one is over."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import math
 import os
 import sys
 import threading
@@ -15,12 +16,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.errors import InvalidInput, ServingError
+from serving.errors import InvalidInput
 from serving.metrics import Metrics, ModelCounters
-from serving.observing import Call
+from serving.observing import Call, End
 from serving.service import Service
 from serving.telemetry import otlp, page, records
 from serving.telemetry.request_log import RequestLog
+from serving.telemetry.sampling import Share
 from serving.telemetry.slowest import Slowest
 
 if TYPE_CHECKING:
@@ -51,24 +53,34 @@ class Telemetry:
     def __init__(
         self, log: RequestLog | None = None, tracing: Tracing | None = None, meters: Meters | None = None
     ) -> None:
-        self.hears_all = log is not None or tracing is not None
+        self.hears_traced = tracing is not None
         self._slowest = Slowest(time.monotonic())
         self._request_log = log
+        self._logged = Share(0.0 if log is None else log.share)
         self._tracing = tracing
+        self._traced = Share(0.0 if tracing is None else tracing.share)
         self._meters = meters
+        self._unheard = math.inf
 
-    def ended(
-        self, call: Call, counters: ModelCounters | None, received: float, ended: float, error: ServingError | None
-    ) -> None:
+    def unheard(self) -> float:
+        """How many requests may pass before one is to be logged or traced."""
+        self._unheard = min(self._logged.unheard, self._traced.unheard)
+        return self._unheard
+
+    def ended(self, call: Call, counters: ModelCounters | None, end: End) -> None:
         """Makes of a request what is wanted of it: spans, a line, a place among the slowest."""
-        took_s = ended - received
-        traced = None if self._tracing is None else self._tracing.ended(call, received, ended, error)
-        logs = self._request_log is not None and self._request_log.wants(took_s, error is not None, ended)
+        passed = self._unheard + 1 if end.sampled else 0
+        logs, traces = self._logged.passed(passed), self._traced.passed(passed)
+        trace_id = None if self._tracing is None else self._tracing.ended(call, end, traces)
+        took_s = end.ended - end.received
+        if self._request_log is not None and not logs:
+            logs = self._request_log.wants(took_s, end.error is not None, end.ended)
         is_slow = counters is not None and took_s > counters.notable_s
         if not logs and not is_slow:
             return
-        trace_id = records.trace_id(call.header("traceparent")) if traced is None else traced
-        record = records.of(call, received, ended, error, trace_id)
+        if trace_id is None:
+            trace_id = records.trace_id(call.header("traceparent"))
+        record = records.of(call, end, trace_id)
         if counters is not None and is_slow:
             self._slowest.add(counters, record)
         if self._request_log is not None and logs:

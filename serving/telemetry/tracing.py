@@ -1,55 +1,67 @@
 """Spans of requests, made after they ended from the times that were noted on their way.
 
-The sampler is asked once for each request, before anything else is made: with the parent that W3C ``traceparent``
-names, or with a new trace id. For a sampled request there is a server span with two children, ``queue`` and
-``compute``; for each batch with a sampled request in it a span of its own, linked to the server spans of its requests,
-which ended at different times: it is made a second later.
+A request whose caller sent a W3C ``traceparent`` is sampled as the SDK's sampler says. Of those without one a sampler
+that takes a share of all need not be asked about each: ``sampling`` says which is the next, its trace id is drawn among
+those that the sampler takes, and the sampler is asked about that one.
+
+A sampled request gets a server span with two children, ``queue`` and ``compute``. A call of the engine for several
+requests gets a span in a trace of its own; it and their ``compute`` spans link to each other. They end at different
+times, so it is made a second later.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import time
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from serving.errors import GrpcCode, ServingError
-from serving.observing import Call, Facts
+from serving.observing import Call, End, Facts
 from serving.scheduling.job import Call as EngineCall
 from serving.telemetry import records
 
-_NEVER_SAMPLED = "remoteParentNotSampled:AlwaysOffSampler"
 _GRPC_FAULTS = {2, 4, 12, 13, 14, 15}
 """Codes that the semantic conventions call errors of a server; the others are the client's."""
 _PATIENCE_S = 60
-"""A call of the engine that takes longer than this has its span ended before it ends."""
-_SAMPLED = SamplingResult(Decision.RECORD_AND_SAMPLE)
+"""Of a call of the engine that takes longer than this, a span is made before it ends."""
+_SCOPE = InstrumentationScope("penstock")
+_UNSET = Status()
 _W3C = TraceContextTextMapPropagator()
 _ROOT = Context()
 
+Attributes = dict[str, AttributeValue]
 
-class _Decided(Sampler, RandomIdGenerator):
-    """Gives the SDK the decision and the trace id that a request already has."""
 
-    def __init__(self) -> None:
-        self.trace_id = 0
-        self.result = _SAMPLED
+class Roots:
+    """Which requests without a parent are worth asking the sampler, and with which trace ids."""
 
-    def generate_trace_id(self) -> int:
-        return self.trace_id
+    def __init__(self, sampler: Sampler) -> None:
+        found = re.match(r"(?:ParentBased{root:)?(?:(AlwaysOff)|TraceIdRatioBased{([^}]+)})", sampler.get_description())
+        self.share = 1.0 if found is None else float(found[2] or 0)
+        self._bound = 2**64 if found is None else TraceIdRatioBased.get_bound_for_rate(self.share)
 
-    def should_sample(self, *_: object, **__: object) -> SamplingResult:
-        return self.result
+    def trace_id(self) -> int:
+        """A new trace id that the sampler may take."""
+        return random.getrandbits(64) << 64 | random.randrange(self._bound)
 
-    def get_description(self) -> str:
-        return "Decided"
+
+class _Batch:
+    """A call of the engine whose span still gets links."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.context = _context(random.getrandbits(128))
+        self.facts = facts
+        self.links: list[Link] = []
+        self.seconds = 0
 
 
 class Tracing:
@@ -58,79 +70,106 @@ class Tracing:
     def __init__(self, exporter: SpanExporter) -> None:
         configured = TracerProvider(shutdown_on_exit=False)
         self._sampler = configured.sampler
-        self._drops_unsampled_parents = _NEVER_SAMPLED in self._sampler.get_description()
-        self._decided = _Decided()
-        provider = TracerProvider(self._decided, configured.resource, False, id_generator=self._decided)
+        self._resource = configured.resource
+        self._roots = Roots(self._sampler)
+        self.share = self._roots.share
+        """Of requests without a parent, those for which spans may be made."""
+        self._drops_unsampled = "remoteParentNotSampled:AlwaysOffSampler" in self._sampler.get_description()
         self._processor = BatchSpanProcessor(exporter)
-        provider.add_span_processor(self._processor)
-        self._tracer = provider.get_tracer("penstock")
-        self._batches: dict[EngineCall, _Open] = {}
+        self._batches: dict[EngineCall, _Batch] = {}
         self._epoch_ns = _epoch_ns()
 
-    def ended(self, call: Call, received: float, ended: float, error: ServingError | None) -> str:
-        """Makes the spans of a request that is to have some, and gives its trace id; empty where nothing traces it."""
-        parent = call.header("traceparent")
-        context, trace_id = _ROOT, random.getrandbits(128)
-        if parent is not None:
-            if self._drops_unsampled_parents and parent.endswith("-00"):
-                return records.trace_id(parent)
-            carrier = {"traceparent": parent, "tracestate": call.header("tracestate") or ""}
-            context = _W3C.extract(carrier, _ROOT)
-        result = self._sampler.should_sample(context, trace_id, "infer", SpanKind.SERVER)
-        if result.decision is not Decision.RECORD_AND_SAMPLE:
-            return "" if parent is None else records.trace_id(parent)
-        self._decided.trace_id, self._decided.result = trace_id, result
-        return self._spans(call.facts(), context, received, ended, error)
+    def ended(self, call: Call, end: End, sampled: bool) -> str:
+        """Makes the spans of a request that is to have some, and gives its trace id; empty where nothing traces it.
 
-    def _spans(self, facts: Facts, context: Context, received: float, ended: float, error: ServingError | None) -> str:
-        job = facts.job
-        computed = None if job is None else records.computation(job, ended)
+        ``sampled`` is whether it is of the share of those without a parent.
+        """
+        traceparent = call.header("traceparent") if call.traced else None
+        if traceparent is None:
+            if not sampled:
+                return ""
+            context, trace_id = _ROOT, self._roots.trace_id()
+        elif self._drops_unsampled and traceparent.endswith("-00"):
+            return records.trace_id(traceparent)
+        else:
+            carrier = {"traceparent": traceparent, "tracestate": call.header("tracestate") or ""}
+            context, trace_id = _W3C.extract(carrier, _ROOT), random.getrandbits(128)
+        parent: SpanContext | None = get_current_span(context).get_span_context()
+        if parent is not None and parent.is_valid:
+            trace_id = parent.trace_id
+        else:
+            parent = None
+        decided = self._sampler.should_sample(context, trace_id, "infer", SpanKind.SERVER)
+        if decided.decision is not Decision.RECORD_AND_SAMPLE:
+            return "" if parent is None else f"{trace_id:032x}"
+        self._request(call.facts(), parent, _context(trace_id, decided, parent), decided, end)
+        return f"{trace_id:032x}"
+
+    def _request(
+        self,
+        facts: Facts,
+        parent: SpanContext | None,
+        own: SpanContext,
+        decided: SamplingResult,
+        end: End,
+    ) -> None:
+        job, error, ended = facts.job, end.error, end.ended
         name, attributes = _named(facts, error)
-        server = self._tracer.start_span(name, context, SpanKind.SERVER, start_time=self._ns(received))
         if job is not None:
+            computed = records.computation(job, ended)
             begun, until = computed or (ended, ended)
             attributes["penstock.queue.duration"] = begun - job.submitted
-            inside = set_span_in_context(server, _ROOT)
-            self._tracer.start_span("queue", inside, start_time=self._ns(job.submitted)).end(self._ns(begun))
+            self._span("queue", _below(own), own, job.submitted, begun)
             if computed is not None:
                 attributes["penstock.batch.size"] = records.rows(job)
-                compute = self._tracer.start_span("compute", inside, start_time=self._ns(begun))
-                if job.call is not None and job.call.requests > 1:
-                    batch = self._batch(job.call, facts)
-                    compute.add_link(batch.get_span_context())
-                    batch.add_link(server.get_span_context())
-                compute.end(self._ns(until))
-        server.set_attributes(attributes)  # the SDK takes those of a beginning span from its sampler
+                links = () if job.call is None else self._linked(job.call, facts, own)
+                self._span("compute", _below(own), own, begun, until, links=links)
+        status = _UNSET
         if error is not None and _is_fault(facts, error):
-            server.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        server.end(self._ns(ended))
-        return f"{server.get_span_context().trace_id:032x}"
+            status = Status(StatusCode.ERROR, type(error).__name__)
+        attributes = {**decided.attributes, **attributes} if decided.attributes else attributes
+        self._span(name, own, parent, end.received, ended, attributes, SpanKind.SERVER, status)
 
-    def _batch(self, call: EngineCall, facts: Facts) -> Span:
-        """The span of a call for several requests, in a trace of its own."""
-        found = self._batches.get(call)
-        if found is None:
-            of_request = self._decided.result
-            self._decided.trace_id, self._decided.result = random.getrandbits(128), _SAMPLED
-            span = self._tracer.start_span("batch", _ROOT, start_time=self._ns(call.begun))
-            self._decided.result = of_request
-            span.set_attributes(
-                {
-                    "penstock.model.name": facts.model,
-                    "penstock.model.version": facts.version,
-                    "penstock.batch.size": call.rows,
-                    "penstock.batch.requests": call.requests,
-                }
+    def _linked(self, call: EngineCall, facts: Facts, request: SpanContext) -> tuple[Link, ...]:
+        """Links of a request to the call that it shared and back."""
+        if call.requests < 2:
+            return ()
+        batch = self._batches.get(call)
+        if batch is None:
+            batch = self._batches[call] = _Batch(facts._replace(job=None))
+        batch.links.append(Link(request))
+        return (Link(batch.context),)
+
+    def _span(
+        self,
+        name: str,
+        own: SpanContext,
+        parent: SpanContext | None,
+        begun: float,
+        ended: float,
+        attributes: Attributes | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        status: Status = _UNSET,
+        links: tuple[Link, ...] = (),
+    ) -> None:
+        self._processor.on_end(
+            ReadableSpan(
+                name,
+                own,
+                parent,
+                self._resource,
+                attributes,
+                links=links,
+                kind=kind,
+                status=status,
+                start_time=self._epoch_ns + int(begun * 1e9),
+                end_time=self._epoch_ns + int(ended * 1e9),
+                instrumentation_scope=_SCOPE,
             )
-            found = self._batches[call] = _Open(span)
-        return found.span
-
-    def _ns(self, at: float) -> int:
-        """Nanoseconds since the epoch of a moment of ``time.perf_counter``."""
-        return self._epoch_ns + int(at * 1e9)
+        )
 
     def every_second(self) -> None:
-        """Ends the spans of batches whose requests have had their time to link to them."""
+        """Makes the spans of calls whose requests have had their time to link to them."""
         self._epoch_ns = _epoch_ns()
         for call, batch in list(self._batches.items()):
             batch.seconds += 1
@@ -138,7 +177,14 @@ class Tracing:
                 self._end(call)
 
     def _end(self, call: EngineCall) -> None:
-        self._batches.pop(call).span.end(self._ns(call.ended))
+        batch = self._batches.pop(call)
+        attributes: Attributes = {
+            "penstock.model.name": batch.facts.model,
+            "penstock.model.version": batch.facts.version,
+            "penstock.batch.size": call.rows,
+            "penstock.batch.requests": call.requests,
+        }
+        self._span("batch", batch.context, None, call.begun, call.ended, attributes, links=tuple(batch.links))
 
     def close(self) -> None:
         """Exports what waits."""
@@ -147,21 +193,24 @@ class Tracing:
         self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
+def _context(trace_id: int, decided: SamplingResult | None = None, parent: SpanContext | None = None) -> SpanContext:
+    flags = TraceFlags.SAMPLED if parent is None else TraceFlags.SAMPLED | parent.trace_flags
+    state = None if decided is None else decided.trace_state
+    return SpanContext(trace_id, random.getrandbits(64), False, TraceFlags(flags), state)
+
+
+def _below(parent: SpanContext) -> SpanContext:
+    return SpanContext(parent.trace_id, random.getrandbits(64), False, parent.trace_flags, parent.trace_state)
+
+
 def _epoch_ns() -> int:
+    """When ``time.perf_counter`` was 0."""
     return time.time_ns() - time.perf_counter_ns()
 
 
-class _Open:
-    """A batch's span that still gets links."""
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.seconds = 0
-
-
-def _named(facts: Facts, error: ServingError | None) -> tuple[str, dict[str, AttributeValue]]:
+def _named(facts: Facts, error: ServingError | None) -> tuple[str, Attributes]:
     """Name and attributes of a server span by the semantic conventions for HTTP and RPC."""
-    attributes: dict[str, AttributeValue] = {
+    attributes: Attributes = {
         "penstock.model.name": facts.model[: records.MAX_TEXT],
         "penstock.model.version": facts.version[: records.MAX_TEXT],
     }

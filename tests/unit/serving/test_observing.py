@@ -14,12 +14,12 @@ import orjson
 import pytest
 
 from serving.contract import GRPC_SERVICE
-from serving.errors import InvalidInput, ServingError, UnknownModel
+from serving.errors import InvalidInput, UnknownModel
 from serving.grpc_server import GrpcServer
 from serving.http.listener import HttpListener, bound
 from serving.http.plane import DataPlane, Limits
 from serving.metrics import Metrics, ModelCounters
-from serving.observing import Call, Facts, Observer
+from serving.observing import Call, End, Facts, Observer
 from serving.protocols import grpc
 from serving.repository import Repository
 from serving.scheduling import Admission
@@ -37,12 +37,15 @@ class Heard:
     errors: list[str] = field(default_factory=list)
     headers: list[str | None] = field(default_factory=list)
 
-    hears_all = True
+    hears_traced = False
+    every: int = 1
 
-    def ended(
-        self, call: Call, counters: ModelCounters | None, received: float, ended: float, error: ServingError | None
-    ) -> None:
-        assert received <= ended
+    def unheard(self) -> float:
+        return self.every - 1
+
+    def ended(self, call: Call, counters: ModelCounters | None, end: End) -> None:
+        error = end.error
+        assert end.received <= end.ended
         assert (counters is None) == isinstance(error, UnknownModel)
         self.facts.append(call.facts())
         self.headers.append(call.header("x-story"))
@@ -139,26 +142,35 @@ async def test_a_call_that_its_client_gave_up_is_told_once(served: Served) -> No
     assert served.heard.errors[1:] == [""]
 
 
-async def test_answers_that_are_not_notable_are_told_only_to_who_wants_all(served: Served) -> None:
-    served.heard.hears_all = False
-    observer = Observer(served.heard)
-    counters = ModelCounters()
+def test_a_listener_hears_its_sample_and_what_is_notable_or_traced_or_failed() -> None:
+    heard, counters = Heard(every=4), ModelCounters()
+    heard.hears_traced = True
+    observer = Observer(heard)
     counters.notable_s = 1.0
-    now = time.perf_counter()
-    call = _Nobody()
 
-    observer.answered(call, counters, now, now)
-    observer.answered(call, counters, now - 2, now)
-    observer.refused(call, counters, now, InvalidInput("wrong"))
+    def answer(id: str, took_s: float = 0.0, traced: bool = False) -> None:
+        now = time.perf_counter()
+        observer.answered(_Call(id, traced), counters, now - took_s, now)
 
-    assert served.heard.errors == ["", "InvalidInput"]
-    assert counters.successes == 2
-    assert counters.failures == {"OTHER": 1}
+    answer("first")
+    answer("slow", took_s=2)
+    answer("traced", traced=True)
+    answer("fourth")
+    observer.refused(_Call("failed", False), counters, time.perf_counter(), InvalidInput("wrong"))
+    for id in ("sixth", "seventh", "eighth", "ninth"):
+        answer(id)
+
+    assert [facts.id for facts in heard.facts] == ["slow", "traced", "fourth", "failed", "eighth"]
+    assert (counters.successes, counters.failures) == (8, {"OTHER": 1})
 
 
-class _Nobody:
+@dataclass
+class _Call:
+    id: str
+    traced: bool
+
     def facts(self) -> Facts:
-        return Facts("v2", "/", "/", "m", "1", "", 0, 0, None)
+        return Facts("v2", "/", "/", "m", "1", self.id, 0, 0, None)
 
     def header(self, name: str) -> str | None:
         return None

@@ -1,0 +1,142 @@
+"""What do metrics, log lines and traces cost a request?
+
+The same server in four states, in one interleaved run: ``off`` hears nothing of a request's end and counts nothing,
+``default`` is what ``penstock serve`` does, ``sampled`` adds a log line and a trace for one request in a hundred and
+metrics over OTLP, ``everything`` a line and a trace for each. Ratios are to ``off``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import http.server
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import contestants, interleaving, models, origin, processes, ratios
+from benchmarks.contestants import Contestant, Server
+from benchmarks.workloads import Kind, Workload
+
+RESULTS = Path(__file__).parent / "results" / "telemetry.json"
+OFF = "off"
+_SILENCE = """
+import sys
+from serving import cli, metrics, observing
+observing.Observer.answered = observing.Observer.refused = lambda *_: None
+metrics.ModelCounters.executed = lambda *_: None
+sys.exit(cli.main(sys.argv[1:]))
+"""
+_DIALECTS = {"json": "json", "grpc-over-http1": "grpc"}
+_SERVE = ("-m", "serving")
+STATES: Mapping[str, tuple[Sequence[str], Sequence[str], Mapping[str, str]]] = {
+    OFF: (("-c", _SILENCE), (), {}),
+    "default": (_SERVE, (), {}),
+    "sampled": (
+        _SERVE,
+        ("--log-requests", "0.01"),
+        {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"},
+    ),
+    "everything": (_SERVE, ("--log-requests", "1"), {"OTEL_TRACES_SAMPLER": "always_on"}),
+}
+"""How each is started: the program, its arguments, its environment."""
+_EXPORTING = ("sampled", "everything")
+WORKLOADS = tuple(
+    Workload(name, about, Kind.LOAD, "mlp", protocol, connections, tuple(STATES))
+    for name, about, protocol, connections in (
+        ("json-mlp-c8", "REST JSON, mlp, 8 connections", "json", 8),
+        ("json-mlp-c32", "REST JSON, mlp, 32 connections", "json", 32),
+        ("grpc-http1-mlp-c8", "gRPC over HTTP/1.1, mlp, 8 connections", "grpc-over-http1", 8),
+    )
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be asked."""
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--to", type=Path, default=RESULTS, help="where the figures go")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write and print."""
+    os.sched_setaffinity(0, {processes.CLIENT_CPU})  # the collector's thread must not be where the servers are
+    samples: list[ratios.Sample] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        model = models.made("mlp", Path(scratch))
+        for workload in WORKLOADS:
+            with contextlib.ExitStack() as stack:
+                endpoint = stack.enter_context(_collector())
+                servers = [stack.enter_context(_serving(state, model, endpoint)) for state in STATES]
+                for server in servers:
+                    server.await_answer("json")
+                samples += interleaving.rounds_of(workload, servers, options.rounds, options.seconds, print)
+    rows = [ratio for state in STATES if state != OFF for ratio in ratios.rows(samples, state) if ratio.peer == OFF]
+    found = [
+        {"workload": row.workload, "state": state, "rounds": row.rounds, "disturbed": row.disturbed, **_figures(row)}
+        for state, row in zip((s for s in STATES if s != OFF for _ in WORKLOADS), rows, strict=True)
+    ]
+    document = {**origin.described(), "rows": found, "samples": [dataclasses.asdict(sample) for sample in samples]}
+    options.to.write_text(json.dumps(document, indent=1) + "\n")
+    for row in found:
+        print(f"{row['workload']:<20}{row['state']:<12}", *(f"{name} {row[name]}" for name in ("rate", "cpu_us")))
+    return 0
+
+
+def _figures(row: ratios.Row) -> dict[str, dict[str, float]]:
+    shown = {}
+    for name in ("rate", "cpu_us"):
+        figure = row.figures[name]
+        shown[name] = {
+            "state": round(figure.ours, 1),
+            "off": round(figure.peer, 1),
+            "ratio": round(figure.ratio, 3),
+            "low": round(figure.low, 3),
+            "high": round(figure.high, 3),
+        }
+    return shown
+
+
+@contextlib.contextmanager
+def _serving(state: str, model: models.Model, endpoint: str) -> Iterator[Server]:
+    program, more, environment = STATES[state]
+    http_port, grpc_port = processes.free_ports(2)
+    ports = ("--http-port", str(http_port), "--grpc-port", str(grpc_port))
+    command = (sys.executable, *program, "serve", str(model.path), *ports, *more)
+    exporting = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if state in _EXPORTING else {}
+    with tempfile.TemporaryDirectory(prefix="penstock-benchmark-", ignore_cleanup_errors=True) as scratch:
+        started, about = time.monotonic(), {"PYTHONPATH": str(contestants.ROOT), **environment, **exporting}
+        tree = processes.start(command, Path(scratch), about, processes.SERVER_CPU)
+        try:
+            yield Server(Contestant(state, _DIALECTS), model, (tree,), http_port, grpc_port, started, Path(scratch))
+        finally:
+            tree.end()
+
+
+@contextlib.contextmanager
+def _collector() -> Iterator[str]:
+    """Something that takes what is exported and forgets it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """It says nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
