@@ -267,18 +267,15 @@ class Exchange:
                     self._begin_stream(generate.STREAM_TYPE)
                 self._send_chunk(event)
                 await self._protocol.flow.drain()
-        except ServingError as error:
+        except Exception as error:
             stream.cancel()
+            refused = self._told(error)
             if not begun:
-                self._refuse(error)
+                self._refuse(refused)
                 return
-            self._send_chunk(generate.failure(error))
+            self._send_chunk(generate.failure(refused))
             self._end_stream()
-            observer.refused(self, queue.counters, self._received_at, error)
-        except Exception:
-            stream.cancel()
-            _log.exception("a stream of model %s could not be sent", self._route.model)
-            self._protocol.transport.abort()
+            observer.refused(self, queue.counters, self._received_at, refused)
         else:
             if not begun:
                 self._begin_stream(generate.STREAM_TYPE)
@@ -335,11 +332,8 @@ class Exchange:
             if self.disconnected:
                 raise Cancelled("the client went away before its answer")
             self._answer(result)
-        except ServingError as error:
-            self._refuse(error)
-        except Exception:
-            _log.exception("an answer of model %s could not be encoded", self._route.model)
-            self._refuse(ServingError("the server failed to encode its answer; its log says why"))
+        except Exception as error:
+            self._refuse(self._told(error))
 
     def _answer(self, response: Response) -> None:
         assert self._queue is not None
@@ -453,6 +447,13 @@ class Exchange:
             body = coding.pack(body, self._coding)
             extra += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % self._coding.encode()
         return b"content-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (content_type, extra, len(body), body)
+
+    def _told(self, error: Exception) -> ServingError:
+        """What a client is told of an answer that could not be given."""
+        if isinstance(error, ServingError):
+            return error
+        _log.error("an answer of model %s could not be encoded", self._route.model, exc_info=error)
+        return ServingError("the server failed to encode its answer; its log says why")
 
     def _begin_stream(self, content_type: bytes) -> None:
         """Sends the headers of an answer whose length nobody knows yet."""
