@@ -14,12 +14,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
+import httpx
+
 from benchmarks import (
     contestants,
     dialects,
     environments,
     generators,
     interleaving,
+    models,
     origin,
     processes,
     ratios,
@@ -29,6 +33,15 @@ from benchmarks import workloads as asked
 from benchmarks.contestants import CONTESTANTS, OURS
 
 RESULTS = Path("benchmarks/results")
+_FAILURES = (
+    contestants.NotServing,
+    dialects.WrongAnswer,
+    generators.Unusable,
+    grpc.RpcError,
+    httpx.HTTPError,
+    subprocess.CalledProcessError,
+)
+"""What ends a workload and not the run. What it measured until then says nothing, for its answers were not checked."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,37 +59,45 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, write and render; 1 if a target was missed."""
+    """Measure, write and render; 1 if a target was missed or a workload could not be measured."""
     try:
         chosen = asked.selected(options.peers, options.workloads)
-        options.results.mkdir(parents=True, exist_ok=True)
-        samples = []
-        with processes.niced(options.nice), (options.results / "serving.samples.jsonl").open("w") as raw:
-            for sample in interleaving.measure(
-                chosen, options.rounds, options.seconds, environments.cache() / "models", _tell
-            ):
-                samples.append(sample)
-                print(json.dumps(dataclasses.asdict(sample)), file=raw, flush=True)
-    except (asked.Unknown, generators.Unusable, contestants.NotServing, dialects.WrongAnswer) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except subprocess.CalledProcessError as error:
-        print(f"error: {error}; see what uv says above", file=sys.stderr)
-        return 1
-    taken = ratios.rows(samples, OURS)
+        generators.require()
+    except (asked.Unknown, generators.Unusable) as error:
+        _tell(f"error: {error}")
+        return 2
+    folder = environments.cache() / "models"
+    options.results.mkdir(parents=True, exist_ok=True)
+    samples: list[ratios.Sample] = []
+    failures: dict[str, str] = {}
+    with processes.niced(options.nice), (options.results / "serving.samples.jsonl").open("w") as raw:
+        for workload in chosen:
+            _tell(f"{workload.name}: {workload.about}")
+            model = models.made(workload.model, folder)
+            try:
+                for sample in interleaving.measure(workload, model, options.rounds, options.seconds, _tell):
+                    samples.append(sample)
+                    print(json.dumps(dataclasses.asdict(sample)), file=raw, flush=True)
+            except _FAILURES as error:
+                _tell(f"error: {workload.name}: {error}")
+                failures[workload.name] = str(error)
+        compute_us = {name: models.compute_us(models.made(name, folder)) for name in {one.model for one in chosen}}
+    taken = ratios.rows([one for one in samples if one.workload not in failures], OURS)
     about = origin.described()
     peers = sorted({CONTESTANTS[row.peer].environment for row in taken})
     results = {
         "question": (__doc__ or "").splitlines()[0],
         "origin": {**about, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")},
-        "workloads": {one.name: one.about for one in chosen},
+        "failures": failures,
+        "workloads": {one.name: one.about for one in chosen if any(row.workload == one.name for row in taken)},
+        "compute_us": compute_us,
         "rows": [{**dataclasses.asdict(row), "commit": about["commit"], "machine": about["machine"]} for row in taken],
         "versions": {peer: environments.frozen(peer) for peer in peers},
     }
     (options.results / "serving.json").write_text(json.dumps(results, indent=1) + "\n")
     rendering.render(options.results)
     missed = [figure for row in taken for figure in row.figures.values() if figure.met is False]
-    return 1 if missed else 0
+    return 1 if missed or failures else 0
 
 
 def _names(text: str) -> list[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import contestants, dialects, generators, models, processes, routing
 from benchmarks.contestants import CONTESTANTS, Server
@@ -20,31 +19,26 @@ from benchmarks.ratios import Sample
 from benchmarks.workloads import Kind, Workload
 
 _WARM_S = 1
+_One = TypeVar("_One")
 
 
 def measure(
-    chosen: Sequence[Workload], rounds: int, seconds: int, folder: Path, told: Callable[[str], None]
+    workload: Workload, model: models.Model, rounds: int, seconds: int, told: Callable[[str], None]
 ) -> Iterator[Sample]:
-    """Samples as they come. ``folder`` keeps the models, ``told`` hears how far it has come.
+    """Samples as they come; ``told`` hears of each.
 
     Raises ``NotServing``, ``WrongAnswer`` or ``Unusable`` where a comparison would mean nothing.
     """
-    generators.require()
-    for (name, kind), group in itertools.groupby(chosen, lambda workload: (workload.model, workload.kind)):
-        model, workloads = models.made(name, folder), list(group)
-        if kind == Kind.START:
-            for workload in workloads:
-                yield from _starts(workload, model, rounds, told)
-            continue
-        for workload in workloads:
-            told(f"{workload.name}: {workload.about}")
-            with contextlib.ExitStack() as stack:
-                servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
-                for server in servers:
-                    server.await_answer(workload.protocol)
-                yield from rounds_of(workload, servers, rounds, seconds, told)
-                for server in servers:
-                    server.check(workload.protocol)
+    if workload.kind == Kind.START:
+        yield from _starts(workload, model, rounds, told)
+        return
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
+        for server in servers:
+            server.await_answer(workload.protocol)
+        yield from rounds_of(workload, servers, rounds, seconds, told)
+        for server in servers:
+            server.check(workload.protocol)
 
 
 @contextlib.contextmanager
@@ -53,10 +47,10 @@ def _up(workload: Workload, name: str, model: models.Model) -> Iterator[Server]:
         yield stack.enter_context(routing.routed(server)) if workload.kind == Kind.ROUTED else server
 
 
-def rotated(names: Sequence[Server], number: int) -> Sequence[Server]:
+def rotated(ones: Sequence[_One], number: int) -> Sequence[_One]:
     """Their order in a round."""
-    first = number % len(names)
-    return [*names[first:], *names[:first]]
+    first = number % len(ones)
+    return [*ones[first:], *ones[:first]]
 
 
 def rounds_of(
@@ -92,10 +86,8 @@ def _load(workload: Workload, server: Server, seconds: int) -> generators.Run:
 
 
 def _starts(workload: Workload, model: models.Model, rounds: int, told: Callable[[str], None]) -> Iterator[Sample]:
-    told(f"{workload.name}: {workload.about}")
     for number in range(rounds):
-        first = number % len(workload.contestants)
-        for name in (*workload.contestants[first:], *workload.contestants[:first]):
+        for name in rotated(workload.contestants, number):
             before, began = processes.machine_busy_s(), time.monotonic()
             own = time.process_time()
             with contestants.serving(CONTESTANTS[name], model, cpu=None) as server:

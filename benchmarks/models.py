@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.peers import engine
@@ -36,6 +37,7 @@ class Model:
     expected: Floats
 
 
+_COMPUTE_S = 1.0
 NAMES = ("mlp", "cnn", "deep", "wide")
 
 
@@ -51,10 +53,19 @@ def made(name: str, folder: Path) -> Model:
         path.with_suffix(".new").replace(path)
     # Six decimals, as JSON from the field has them; more would be digits of a conversion.
     given = np.round(np.random.default_rng(1).random((1, *shape)), 6).astype(np.float32)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Model(name, path, given, session.run(None, {engine.INPUT: given})[0])
+    return Model(name, path, given, engine.session(path).run(None, {engine.INPUT: given})[0])
+
+
+def compute_us(model: Model) -> float:
+    """Processor time of one inference alone: no server can need less for a request that it does not batch."""
+    session, feed = engine.session(model.path), {engine.INPUT: model.given}
+    times = []
+    began = time.monotonic()
+    while time.monotonic() - began < _COMPUTE_S:
+        before = time.process_time()
+        session.run(None, feed)
+        times.append(time.process_time() - before)
+    return statistics.median(times) * 1e6
 
 
 class _Graph:

@@ -38,7 +38,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     rows = results["rows"]
     lines = [f"# {results['question']}", ""]
     lines += [f"- {name}: {value}" for name, value in results["origin"].items()]
-    lines += ["", *_targets(rows), "", "![ratios](serving.svg)"]
+    computed = ", ".join(f"{name} {_number(value)} µs" for name, value in sorted(results["compute_us"].items()))
+    lines += ["", f"One inference in ONNX Runtime alone, CPU: {computed}."]
+    lines += ["", *(f"**Not measured: {name}: {why}**" for name, why in results["failures"].items()), ""]
+    lines += [*_targets(rows), "", "![ratios](serving.svg)"]
     for workload, about in results["workloads"].items():
         lines += ["", f"## {about} (`{workload}`)", ""]
         lines += _table([row for row in rows if row["workload"] == workload])

@@ -15,7 +15,9 @@ def row(peer: str, target: float | None, met: bool | None, disturbed: int = 0) -
 RESULTS = {
     "question": "How fast?",
     "origin": {"machine": "x86_64", "commit": "abc"},
+    "failures": {"start": "kserve did not"},
     "workloads": {"json-mlp-c8": "REST JSON, 8 connections"},
+    "compute_us": {"mlp": 6.25},
     "rows": [row("kserve", 8.0, True), row("triton", 11.0, False, disturbed=2), row("ray", None, None)],
 }
 
@@ -26,6 +28,10 @@ def test_the_page_says_what_was_met_and_missed_and_shows_every_peer_beside_ours(
         "",
         "- machine: x86_64",
         "- commit: abc",
+        "",
+        "One inference in ONNX Runtime alone, CPU: mlp 6.25 µs.",
+        "",
+        "**Not measured: start: kserve did not**",
         "",
         "| workload | figure | peer | ratio (range) | target | |",
         "|---|---|---|---|---|---|",
