@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from serving.engines import cpu
 from serving.engines.base import StreamingEngine
 from serving.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.loading import Loaded
@@ -85,7 +86,8 @@ class ModelQueue:
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         _log.info("model %s version %s: %s", name, version, loaded.finding)
-        self._worker = Worker(name, loaded.engine, self._line, self, self._loop)
+        shares_cpu = loaded.max_rows > 1 and cpu.limit() == 1
+        self._worker = Worker(name, loaded.engine, self._line, self, self._loop, shares_cpu)
 
     @property
     def problem(self) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +50,12 @@ class Told(Protocol):
 class Worker:
     """Calls one engine for those who stand in line."""
 
-    def __init__(self, name: str, engine: Engine, line: Line, told: Told, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, name: str, engine: Engine, line: Line, told: Told, loop: asyncio.AbstractEventLoop, waits: bool
+    ) -> None:
+        """``waits``: the next call begins when the event loop has written the answers of the last one and looked once
+        for requests. On a single CPU, which the two share, that loses no time and makes calls fuller.
+        """
         self.running: Batch | None = None
         """What the thread has given the engine."""
         self._name = name
@@ -58,6 +64,8 @@ class Worker:
         self._told = told
         self._loop = loop
         self._ending = threading.Event()
+        self._waits = waits
+        self._turn: queue.SimpleQueue[None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=f"infer-{name}", daemon=True).start()
 
     def compute_here(self, jobs: list[Job]) -> None:
@@ -80,7 +88,14 @@ class Worker:
         while (jobs := self._line.take()) is not None:
             self._compute(jobs, Interrupt(), self._hand_over)
             del jobs  # their tensors must not live until somebody else comes
+            if self._waits:
+                self._hand_over(self._turn_begins)
+                self._turn.get()
         self._engine.close()
+
+    def _turn_begins(self) -> None:
+        """On the event loop, when the answers have been written: it looks at the sockets before it comes to this."""
+        self._loop.call_soon(self._turn.put, None)
 
     def _hand_over(self, told: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
@@ -100,8 +115,12 @@ class Worker:
             tell(self._told.computed, batch, names, outcome)
             return
         error = outcome if isinstance(outcome, ServingError) else None
+        unanswered = [job for job in jobs if not job.answered]
+        if not unanswered:  # it was stopped because of that
+            tell(self._told.computed, batch, names, error or InferenceFailed("nobody waits for it"))
+            return
         tell(self._told.fell_apart, batch, error)
-        for job in jobs:
+        for job in unanswered:
             if isinstance(error, EngineLost):
                 self._await_engine(job.deadline)
             self._compute([job], None if interrupt is None else Interrupt(), tell)

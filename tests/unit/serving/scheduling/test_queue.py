@@ -512,3 +512,19 @@ async def test_a_request_without_elements_does_not_run_on_the_event_loop_of_a_mo
     await submit(to, 1, size=0)[1]
 
     assert engine.threads != {threading.get_ident()}
+
+
+async def test_a_call_that_nobody_waits_for_is_stopped_and_not_made_again(
+    engine: Gated, caplog: pytest.LogCaptureFixture
+) -> None:
+    to = queue(engine, max_rows=2, max_delay="1h")
+    sent = [submit(to, value) for value in (1, 2)]
+    await begun(engine)
+    for job, _ in sent:
+        assert job is not None
+        job.cancel()
+    await until(lambda: to.counters.execs == 1)
+
+    assert values([answer.result() for _, answer in sent]) == [Cancelled, Cancelled]
+    assert engine.calls == [[1, 2]]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
