@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +68,8 @@ class Repository:
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
         self._live: set[ModelQueue] = set()
-        self._lock = asyncio.Lock()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One change of a model at a time; another model need not wait for it."""
         self._started = False
 
     def find(self, name: str, version: str) -> ModelQueue:
@@ -114,8 +116,8 @@ class Repository:
     async def start(self) -> None:
         """Loads everything; ArtifactRefused when nothing can be served."""
         models = await threads.call(discovery.discover, self._paths, self._name)
-        async with self._lock:
-            for model in models:
+        for model in models:
+            async with self._locks[model.name]:
                 await self._load(model)
         self._started = True
         if not self._defaults:
@@ -123,21 +125,25 @@ class Repository:
 
     async def load(self, name: str) -> None:
         """Looks at the disk again and loads the model; ArtifactRefused leaves what served before in place."""
-        async with self._lock:
-            found = await threads.call(discovery.discover, self._paths, self._name)
-            model = next((model for model in found if model.name == name), None)
-            if model is None:
-                raise UnknownModel(name, "is not among the paths given to this server")
-            problems = await self._load(model)
+        await self._on_disk(name)  # or any name that somebody thinks of would get a lock
+        async with self._locks[name]:
+            problems = await self._load(await self._on_disk(name))
             if problems:
                 raise ArtifactRefused(f"model '{name}' was not loaded: {'; '.join(problems)}")
 
+    async def _on_disk(self, name: str) -> Found:
+        found = await threads.call(discovery.discover, self._paths, self._name)
+        model = next((model for model in found if model.name == name), None)
+        if model is None:
+            raise UnknownModel(name, "is not among the paths given to this server")
+        return model
+
     async def unload(self, name: str) -> None:
         """Stops serving the model, after the requests it has."""
-        async with self._lock:
-            versions = self._models.get(name)
-            if versions is None:
-                raise UnknownModel(name)
+        versions = self._models.get(name)
+        if versions is None:
+            raise UnknownModel(name)
+        async with self._locks[name]:
             self._defaults.pop(name, None)
             for found in versions.values():
                 queue, found.queue = found.queue, None

@@ -54,6 +54,7 @@ class ProcessEngine:
         self._identity = artifact.identity(path)
         self._calls = 0
         self._child: _Child | None = None
+        self._changing = threading.Lock()
         self._refusal: ServingError | None = None
         self._settled = threading.Event()
         self._closed = threading.Event()
@@ -87,13 +88,14 @@ class ProcessEngine:
                 interrupt.arm(lambda: current.stop(call))
             try:
                 return current.ask({"call": call, "outputs": list(outputs)}, tensors)
-            except (EOFError, OSError) as error:
-                raise EngineLost(f"the model's process {current.obituary()}; send the request again") from error
             except ServingError:
                 raise
             except Exception as error:
-                current.kill(f"answered nonsense ({error}) and was killed")
-                raise EngineLost(f"the model's process {current.obituary()}; send the request again") from error
+                if not isinstance(error, EOFError | OSError):
+                    current.kill(f"answered nonsense ({error}) and was killed")
+                how = current.obituary()
+                self._gone(current, f"its process {how} and is started again")
+                raise EngineLost(f"the model's process {how}; send the request again") from error
             finally:
                 current.call = 0
 
@@ -103,6 +105,13 @@ class ProcessEngine:
         current = self._child
         if current is not None:
             current.kill("was ended")
+
+    def _gone(self, current: _Child | None, problem: str) -> None:
+        """Says so at once: whoever looks at ``problem`` after a call that was lost must not think that all is well."""
+        with self._changing:
+            if self._child is current:
+                self.problem = problem
+                self._child = None
 
     def _supervise(self) -> None:
         failures = 0
@@ -119,29 +128,29 @@ class ProcessEngine:
             except ServingError as error:
                 how = f"was refused: {error}"
                 self._refusal = error
-            except OSError as error:
-                how = f"could not be started ({error.strerror})"
-                self._refusal = ServingError(f"the process of {self._path} {how}")
-            except (EOFError, KeyError, TypeError, ValueError) as error:
-                assert current is not None
-                current.kill("said nonsense")
-                how = current.obituary()
-                self._refusal = ArtifactRefused(f"{self._path} cannot be loaded: the process that did {how}")
-                self._refusal.__cause__ = error
-            self._child = None
+            except (EOFError, OSError, KeyError, TypeError, ValueError) as error:
+                if current is None:
+                    how = f"could not be started ({error})"
+                    self._refusal = ServingError(f"the process for {self._path} {how}")
+                else:
+                    if not isinstance(error, EOFError | OSError):
+                        current.kill(f"said nonsense ({error}) and was killed")
+                    how = current.obituary()
+                    self._refusal = ArtifactRefused(f"{self._path} cannot be loaded: the process for it {how}")
             failures = 1 if current is not None and current.has_answered else failures + 1
+            delay_s = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 2)) if failures > 1 else 0.0
+            problem = f"its process {how} and is started again"
+            if delay_s:
+                problem = f"its process ended {failures} times in a row without an answer, the last one {how}"
+                problem += f"; it is started again in {delay_s:g} s"
+            self._gone(self._child, problem)
             if current is not None:
                 current.bury()
             if not self._settled.is_set():  # it never ran: whoever wanted it is told, and nobody tries again
                 self._settled.set()
                 return
-            delay_s = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 2)) if failures > 1 else 0.0
-            self.problem = f"its process {how} and is started again"
-            if delay_s:
-                self.problem = f"its process ended {failures} times in a row without an answer, the last one {how}"
-                self.problem += f"; it is started again in {delay_s:g} s"
             if not self._closed.is_set():
-                _log.warning("%s: %s", self._path, self.problem)
+                _log.warning("%s: %s", self._path, problem)
             self._closed.wait(delay_s)
 
     def _begin(self, current: _Child) -> None:
@@ -156,8 +165,9 @@ class ProcessEngine:
         self.signature = Signature(inputs, outputs)
         self.platform = head["platform"]
         self.may_loop = bool(head["may_loop"])
-        self.problem = ""
-        self._child = current
+        with self._changing:
+            self.problem = ""
+            self._child = current
         if self._closed.is_set():
             current.kill("was ended")
 

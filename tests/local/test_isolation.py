@@ -40,6 +40,11 @@ class Neighbour:
         self._stop.set()
         self._thread.join()
 
+    def wait_for_answers(self) -> None:
+        """Until it was answered well again."""
+        seen = self.answers - len(self.wrong)
+        until(lambda: self.answers - len(self.wrong) > seen + 20, "the model answered")
+
     def wait_for_more(self) -> None:
         seen = self.answers
         until(lambda: self.answers > seen + 100 or bool(self.wrong), "the other model went on answering")
@@ -83,8 +88,13 @@ def engine_process(server: ModelServer) -> psutil.Process:
     return found
 
 
-def is_ready(server: ModelServer) -> bool:
-    return server.get("/v2/models/bad/ready")[0] == 200
+def server_has_another(server: ModelServer, than: psutil.Process) -> bool:
+    found = psutil.Process(server.process.pid).children()
+    return bool(found) and found != [than] and is_ready(server, "good")
+
+
+def is_ready(server: ModelServer, model: str = "bad") -> bool:
+    return server.get(f"/v2/models/{model}/ready")[0] == 200
 
 
 def test_an_inference_without_end_is_stopped_and_its_process_goes_on(tmp_path: Path) -> None:
@@ -138,6 +148,23 @@ def test_an_inference_that_needs_more_memory_than_it_may_have_fails_and_its_proc
         assert ask(server, "n", "INT64", 1000)[0] == 200
         assert engine_process(server) == before
         assert Path(f"/proc/{before.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_an_engine_that_is_killed_again_and_again_under_load_gives_no_wrong_answer(tmp_path: Path) -> None:
+    path = onnx_models.linear(tmp_path / "good.onnx")
+    with model_server.running("serve", str(path), "--settings", '{"isolation": "process"}') as server:
+        clients = [Neighbour(server) for _ in range(3)]
+        with contextlib.ExitStack() as asking:
+            for client in clients:
+                asking.enter_context(client)
+            for _ in range(5):
+                engine = engine_process(server)
+                clients[0].wait_for_answers()
+                engine.kill()
+                until(lambda gone=engine: server_has_another(server, gone), "it was replaced")  # type: ignore[misc]
+                clients[0].wait_for_answers()
+        errors = [text for client in clients for text in client.wrong]
+        assert [text for text in errors if "send the request again" not in text and "not ready" not in text] == []
 
 
 def test_a_model_whose_process_ends_again_and_again_is_not_ready_and_says_why(tmp_path: Path) -> None:

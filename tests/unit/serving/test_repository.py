@@ -1,3 +1,5 @@
+import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from serving.models import Entry, State
 from serving.repository import Repository
 from serving.scheduling import Admission
 from tests.rig import onnx_models
+from tests.rig.waiting import until
 
 READY = State.READY
 
@@ -135,6 +138,30 @@ async def test_a_server_is_hung_when_an_engine_is_and_nothing_else_answers(tmp_p
     of.tick(0.0)
     assert (of.is_ready(), of.hung()) == (True, "")
     assert of.find("m", "") is queues[0]
+
+
+async def test_a_model_that_takes_long_to_load_holds_up_no_other(tmp_path: Path) -> None:
+    onnx_models.linear(tmp_path / "quick" / "model.onnx")
+    of = models(tmp_path)
+    await of.start()
+    slow = onnx_models.endless(tmp_path / "slow" / "model.onnx", always=False).parent
+    go = [{"name": "go", "datatype": "BOOL", "shape": [], "data": [True]}]
+    (slow / "warm.json").write_text(json.dumps({"inputs": go}))
+    (slow / "penstock.json").write_text('{"limits": {"timeout": "3s"}, "warmUp": [{"file": "warm.json"}]}')
+
+    loading = asyncio.ensure_future(of.load("slow"))
+
+    async def has_begun() -> bool:
+        return Entry("slow", "1", State.LOADING) in of.index()
+
+    await until("the slow model is being loaded", has_begun)
+    await of.load("quick")
+    await of.unload("quick")
+    await of.load("quick")
+    assert not loading.done()
+    with pytest.raises(ArtifactRefused):
+        await loading
+    assert answer(of, "quick") == ("1", 1.0)
 
 
 async def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(tmp_path: Path) -> None:

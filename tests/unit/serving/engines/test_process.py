@@ -49,6 +49,9 @@ def test_a_process_that_has_ended_is_started_again_and_says_so_meanwhile(engine:
     before.kill()
     with pytest.raises(EngineLost, match=r"killed by signal 9|cannot answer now"):
         engine.infer(X, ["y"])
+    assert engine.problem == (
+        "its process was killed by signal 9 (SIGKILL, by the kernel if memory ran out) and is started again"
+    )
 
     until(lambda: engine.pid not in (None, before.pid), "another process was there")
     assert engine.problem == ""
