@@ -88,6 +88,8 @@ async def test_the_index_lists_every_version_or_only_the_ready_ones(client: http
          "GET /v2/repository/index: expected POST; /docs lists what there is"),
         ("POST", "/v2/repository/index", b"[", 400,
          "the request is no JSON: unexpected end of data: line 1 column 2 (char 1)"),
+        ("POST", "/v2/repository/index", b"\r", 400,
+         "the request is no JSON: input data is empty: line 1 column 1 (char 0)"),
         ("POST", "/v2/repository/index", b'{"ready": 1}', 400, "'ready' is 1, expected true or false"),
         ("POST", "/v2/repository/models/q/load", None, 404,
          "Request for unknown model: 'q' is not among the paths given to this server"),
