@@ -52,7 +52,7 @@ _NAMING = frozenset({Kind.V2_INFER, Kind.GENERATE, Kind.GENERATE_STREAM, Kind.V1
 _END_OF_HEAD = b"\r\n\r\n"
 _DISCARDED_BYTES = 256 * 1024
 """A body up to this size is read and thrown away after an early answer, and the connection stays."""
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _NoEvent:
@@ -69,6 +69,8 @@ class Exchange:
     received = False
     traced = False
     """Whether its caller traces it."""
+    begun = False
+    """Whether a part of its answer is on the way."""
     # Most requests need few of these, so they are set where they differ: half a microsecond a request.
     _parts: bytes | bytearray = b""
     _size = 0
@@ -198,7 +200,7 @@ class Exchange:
         if self.received or self._problem is not None:
             self._run()
         elif self._wants_continue:
-            self._protocol.transport.write(_CONTINUE)
+            self._protocol.transport.write(CONTINUE)
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -458,6 +460,7 @@ class Exchange:
     def _begin_stream(self, content_type: bytes) -> None:
         """Sends the headers of an answer whose length nobody knows yet."""
         self._drop_body()
+        self.begun = True
         protocol = self._protocol
         if protocol.plane.service.draining:
             self.keep_alive = False

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Protocol
 
+from serving.errors import Overloaded
 from serving.http.routes import Routes
 from serving.metrics import Metrics
 from serving.observing import Call
 from serving.scheduling import Admission
 from serving.service import Service
+
+_OTHER_FILES = 64
+"""Open files that are no connections: models being loaded, other ports, the event loop's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Limits:
     """Everything of a request that is not its body: first line, headers, sizes of chunks, trailers. Chunks may add
     ``CHUNK_BYTES`` each."""
     max_chunks: int = 65_536
+    max_connections: int = 10_000
+    """Fewer where the process may not open so many files."""
     max_requests: int = 1024
     """Requests of all models that wait or are computed."""
     header_s: float = 10.0
@@ -74,6 +82,9 @@ class DataPlane:
         self.limits = limits
         self.routes = Routes()
         self.connections: set[Connection] = set()
+        self._peers = Counter[str]()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_connections = max(1, min(limits.max_connections, files - _OTHER_FILES))
         self.admission = admission
         service.in_work.append(lambda: [of for connection in self.connections if (of := connection.in_work())])
         self.figures_of_all: Callable[[], Awaitable[str]] | None = None
@@ -81,6 +92,28 @@ class DataPlane:
         self._identity = "".join(f"{name}: {value}\r\n" for name, value in identity.items()).encode()
         self.common_headers = b""
         self.refresh_date()
+
+    def joined(self, connection: Connection, peer: str) -> Overloaded | None:
+        """Takes on a connection; why it gets no answers, where there are too many of them.
+
+        One address may have three quarters of them, so that the others find room whatever it does; to a router that
+        brings everybody's requests it is no limit to speak of.
+        """
+        self.connections.add(connection)
+        self._peers[peer] += 1
+        if len(self.connections) > self._max_connections:
+            return Overloaded(f"the server has {self._max_connections} connections, its limit; try again later")
+        most = max(1, self._max_connections * 3 // 4)
+        if self._peers[peer] > most:
+            return Overloaded(f"your address has {most} connections, the limit for one; close some of them")
+        return None
+
+    def left(self, connection: Connection, peer: str) -> None:
+        """Forgets a connection."""
+        self.connections.discard(connection)
+        self._peers[peer] -= 1
+        if not self._peers[peer]:
+            del self._peers[peer]
 
     def refresh_date(self) -> None:
         """Renders the headers that every answer carries: the date, and which revision and variant this is."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from serving.errors import HeadersTooLarge, InvalidInput, ServingError, TargetTooLong, TooLarge, TooSlow
-from serving.http.exchange import Exchange
+from serving.http.exchange import CONTINUE, Exchange
 from serving.http.plane import DataPlane
-from serving.http.routes import Kind, Route
+from serving.http.routes import Kind, Route, origin_form
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LINGER_S = 5.0
+_RESET_S = 0.05
+"""How long the host of a client that has gone may take to say so."""
 _CHUNK_BYTES = 12
 """A chunk's size, up to eight digits, and the ends of two lines."""
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
@@ -60,6 +63,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self._receiving_since: float | None = None
         self._begun = False
         self._deaf = False
+        self._half_closed = False
         self._headers_done = False
         self._message_bytes = 0
         self._read_bytes = 0
@@ -74,12 +78,20 @@ class InferenceProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock: a new connection owes its first request."""
         super().connection_made(transport)
-        self.plane.connections.add(self)
         self._receiving_since = self._quiet_since = self.loop.time()
+        if (refused := self.plane.joined(self, self._peer())) is not None:
+            self._deaf = True
+            exchange = Exchange(self, _UNREADABLE, False, False)
+            exchange.received = True
+            exchange.spoil(refused)
+            self._enqueue(exchange)
+
+    def _peer(self) -> str:
+        return self.client[0] if self.client else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drops what the client no longer waits for."""
-        self.plane.connections.discard(self)
+        self.plane.left(self, self._peer())
         if isinstance(self._active, Exchange):
             self._active.abandon()
         elif self._active is not None:
@@ -90,6 +102,32 @@ class InferenceProtocol(HttpToolsProtocol):
                 waiting.abandon()
         self.pipeline.clear()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: it waits for answers, or it is gone. True: the connection stays open for them.
+
+        TCP cannot tell the two apart, but a host answers what comes to a closed connection with a reset. So the
+        request in work gets an interim response, which clients pass over, and then the socket is asked.
+        """
+        active: Any = self._active
+        if self._lingering or active is None or active.response_complete:
+            return False
+        short = isinstance(active, Exchange)
+        if not active.received if short else active.more_body:
+            return False  # the rest of this request will never come
+        self._deaf = self._half_closed = True
+        self.cycle.keep_alive = False
+        begun = active.begun if short else active.response_started
+        if not begun and self.parser.get_http_version() == "1.1":
+            self.transport.write(CONTINUE)
+        self.loop.call_later(_RESET_S, self._abort_if_reset)
+        return True
+
+    def _abort_if_reset(self) -> None:
+        if not self.transport.is_closing():
+            sock = self.transport.get_extra_info("socket")
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.transport.abort()
 
     def is_idle(self) -> bool:
         """Whether nothing is being received, computed or written here."""
@@ -256,7 +294,7 @@ class InferenceProtocol(HttpToolsProtocol):
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
+        self.url, self.expect_100_continue = origin_form(url), expects
         self.headers.extend(headers)
         try:
             super().on_headers_complete()
@@ -361,6 +399,8 @@ class InferenceProtocol(HttpToolsProtocol):
         """Closes the connection if one of its time limits has passed."""
         if self.transport.is_closing():
             return
+        if self._half_closed:
+            self._abort_if_reset()
         limits = self.plane.limits
         if self.flow.write_paused:
             unread = self.transport.get_write_buffer_size()

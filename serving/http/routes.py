@@ -42,7 +42,7 @@ _GRPC_PREFIX = f"/{contract.GRPC_SERVICE}/"
 _REMEMBERED = 1024
 _POST = (b"POST",)
 _GET = (b"GET", b"HEAD")
-_ABSOLUTE = re.compile(r"^https?://[^/]*", re.IGNORECASE)
+_ORIGIN = re.compile(rb"^[a-z][a-z0-9+.-]*://[^/?]*", re.IGNORECASE)
 
 
 class Routes:
@@ -66,8 +66,16 @@ class Routes:
         return route
 
 
+def origin_form(target: bytes) -> bytes:
+    """A target without scheme and host, as most clients send it."""
+    if target.startswith(b"/"):
+        return target
+    path = _ORIGIN.sub(b"", target)
+    return path if path and path[:1] != b"?" else b"/" + path
+
+
 def _parse(method: bytes, target: bytes) -> Route | None:
-    path = _ABSOLUTE.sub("", target.split(b"?", 1)[0].decode("latin-1"))
+    path = origin_form(target).split(b"?", 1)[0].decode("latin-1")
     route, methods = _named(path)
     if route is None or method not in methods:
         return None

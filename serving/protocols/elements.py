@@ -22,6 +22,9 @@ _SQUARES = {
 }
 """A sum of squares below this has no term that the datatype cannot hold."""
 
+_MAX_BYTES_ELEMENTS = 2**20
+"""Each is a Python object that a loop makes, half a microsecond apiece."""
+
 
 def from_bytes(tensor: str, datatype: str, dimensions: tuple[int, ...], raw: Any) -> Array:
     """A tensor from its little-endian bytes; no copy is made where memory allows.
@@ -53,6 +56,10 @@ def _elements(tensor: str, dimensions: tuple[int, ...], size: int, raw: Any) -> 
         raise InvalidInput(
             f"tensor '{tensor}' of datatype BYTES has {end} bytes, too few for {size} elements "
             f"of shape {list(dimensions)} (a length of 4 bytes before each)"
+        )
+    if size > _MAX_BYTES_ELEMENTS:
+        raise InvalidInput(
+            f"tensor '{tensor}' of datatype BYTES has {size} elements, expected at most {_MAX_BYTES_ELEMENTS} at a time"
         )
     array = np.empty(size, np.object_)
     at = 0

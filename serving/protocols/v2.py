@@ -17,6 +17,9 @@ from serving.protocols import binary, elements, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
+_COUNTED_BYTES = 2**20
+_MAX_LISTS = 2**19
+_MAX_TEXTS = 2**20
 _JSON = orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -45,7 +48,13 @@ def decode(body: bytes | bytearray, header_length: int | None = None) -> Request
 
 
 def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """A JSON object; InvalidInput says where the text stops being one."""
+    """A JSON object; InvalidInput says where the text stops being one.
+
+    orjson bounds the depth (1024) by itself. It does not bound what many tiny values weigh as Python objects: a list
+    of two bytes takes 60, and enough of them keep the garbage collector busy for seconds, so they are counted before.
+    """
+    if len(text) > _COUNTED_BYTES:
+        _count(bytes(text))
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -53,6 +62,13 @@ def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInput(f"the request is {tensors.brief(document)}, expected a JSON object")
     return document
+
+
+def _count(text: bytes) -> None:
+    if text.count(b"[") + text.count(b"{") > _MAX_LISTS:
+        raise InvalidInput(f"the request has more than {_MAX_LISTS} lists and objects; send values as one flat list")
+    if text.count(b'"') > 2 * _MAX_TEXTS:
+        raise InvalidInput(f"the request has more than {_MAX_TEXTS} texts; send them as binary data, or fewer")
 
 
 def _input(item: Any, remaining: binary.Reader) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class Connection:
             assert 500 not in answers.statuses, bytes(pipe.out)
 
     async def _until(self, holds: Any, what: str) -> None:
-        end = self._loop.time() + _WITHIN_S
+        end = time.process_time() + _WITHIN_S  # of our own: a busy machine is no fault
         while not holds():
-            assert self._loop.time() < end, what
+            assert time.process_time() < end, what
             await asyncio.sleep(0)

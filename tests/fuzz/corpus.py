@@ -115,6 +115,8 @@ def seeds(target: str) -> list[bytes]:
         "v2_json": _v2,
         "v2_binary": _v2_binary,
         "v1_json": _v1,
+        "generate_json": lambda: [b'\0{"id": "7", "x": [1, 2.5], "parameters": {"timeout": 1}}',
+                                  b'\1{"t": ["a", "b"], "n": 3}'],
         "grpc_message": _grpc,
         "grpc_methods": lambda: [b"\6" + _grpc()[0], b"\1\n\1m"],
         "grpc_framing": lambda: [b"\0" + b"7S".ljust(9) + b"\0\0\0\0\2ab",

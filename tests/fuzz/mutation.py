@@ -112,6 +112,7 @@ def _v2_binary(data: bytes, max_size: int, seed: int) -> bytes:
 MUTATORS: dict[str, Mutator] = {
     "v2_json": _with(0),
     "v1_json": _with(1),
+    "generate_json": _with(1),
     "v2_binary": _v2_binary,
     "model_settings": _with(0),
     "identity_model": _with(0),

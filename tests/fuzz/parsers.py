@@ -15,7 +15,7 @@ from serving import settings, tensors
 from serving.engines import identity, onnx_screen
 from serving.errors import ServingError
 from serving.http import coding, grpc_wire
-from serving.protocols import elements, grpc, v1, v2
+from serving.protocols import elements, generate, grpc, v1, v2
 from serving.requests import Request, Response
 from serving.tensors import Signature, TensorSpec
 
@@ -66,6 +66,13 @@ def v1_json(data: bytes) -> None:
     request, rows = v1.decode(data[1:], signature)
     _held(request)
     v1.encode(Response("m", "1", "", request.inputs), rows)
+
+
+def generate_json(data: bytes) -> None:
+    """Triton's generate extension, against the signature that the first byte chooses."""
+    request = generate.decode(data[1:], _SIGNATURES[sum(data[:1]) % len(_SIGNATURES)])
+    _held(request)
+    generate.event(generate.encode(Response("m", "1", request.id, request.inputs)))
 
 
 def grpc_message(data: bytes) -> None:
@@ -142,6 +149,7 @@ TARGETS: dict[str, Target] = {
         v2_json,
         v2_binary,
         v1_json,
+        generate_json,
         grpc_message,
         grpc_methods,
         grpc_framing,

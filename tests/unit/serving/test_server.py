@@ -3,7 +3,9 @@
 import contextlib
 import http.client
 import json
+import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -301,3 +303,25 @@ def test_whatever_bytes_come_no_answer_is_a_failure_of_the_server(
     assert answer.status in (200, 400, 413, 501)
     assert answer.getheader("grpc-status") in (None, "3", "4", "5", "8", "12", "13")
     assert "its log says why" not in answer.getheader("grpc-message", "")  # gRPC calls broken framing INTERNAL, too
+
+
+def test_a_server_without_files_left_turns_connections_away_and_recovers(model: Path) -> None:
+    with running("serve", str(model)) as server:
+        pid, before = server.process.pid, len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (before + 8, hard))
+        kept = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=DEADLINE_S)
+        kept.connect()
+        crowd = [socket.create_connection(("127.0.0.1", server.http_port), DEADLINE_S) for _ in range(40)]
+
+        for connection in crowd[20:]:
+            connection.settimeout(DEADLINE_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""  # turned away, not left waiting
+        kept.request("GET", "/v2/health/live")
+        assert kept.getresponse().read() == b'{"live":true}'
+        for connection in crowd:
+            connection.close()
+        until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before + 2, "the connections are gone")
+        assert server.get("/v2/health/live")[0] == 200
+        kept.close()

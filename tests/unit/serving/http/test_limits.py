@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import resource
 import zlib
+from typing import Any
 
 import orjson
 import pytest
@@ -223,7 +224,153 @@ async def test_head_is_answered_like_get_without_the_body(served: Served) -> Non
 
 async def test_a_target_may_be_a_whole_url(served: Served) -> None:
     client = await served.client()
-    client.send(infer(path=f"http://somewhere:80{INFER}"), request("GET", "http://somewhere/v2/models"))
+    paths = ("http://somewhere/v2/models", "http://somewhere", "http://somewhere?q")
+    client.send(infer(path=f"http://somewhere:80{INFER}"), *(request("GET", path) for path in paths))
 
     assert (await client.answer()).json == ANSWER
-    assert (await client.answer()).status == 200
+    assert [(await client.answer()).status for _ in paths] == [200, 200, 200]
+
+
+async def test_a_client_that_has_sent_its_last_byte_still_gets_its_answers(served: Served) -> None:
+    client = await served.client()
+    client.send(slow(False), request("GET", "/v2/models"), infer())
+    client.writer.write_eof()
+
+    answers = [await client.answer() for _ in range(3)]
+    while answers[0].status == 100:
+        answers = [*answers[1:], await client.answer()]
+
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert answers[2].json == ANSWER
+    assert await client.closed() == b""
+
+
+async def test_a_client_that_ends_in_the_middle_of_a_request_is_let_go(served: Served) -> None:
+    client = await served.client()
+    client.send(infer()[:-1])
+    client.writer.write_eof()
+
+    assert await client.closed() == b""
+    await until(lambda: not served.plane.connections)
+
+
+async def test_connections_beyond_the_limit_are_told_so_and_the_others_go_on(served: Served) -> None:
+    served.plane._max_connections = 5
+    clients = [await served.client() for _ in range(3)]
+    over = await served.client()
+
+    answer = await over.answer()
+    assert (answer.status, answer.json, answer.headers["retry-after"]) == (
+        503,
+        {"error": "your address has 3 connections, the limit for one; close some of them"},
+        "1",
+    )
+    assert await over.closed() == b""
+    for client in clients:
+        client.send(infer())
+        assert (await client.answer()).json == ANSWER
+    clients[0].writer.close()
+    await until(lambda: len(served.plane.connections) == 2)
+    again = await served.client()
+    again.send(infer())
+    assert (await again.answer()).json == ANSWER
+
+
+async def test_all_addresses_together_have_a_limit_too(served: Served) -> None:
+    served.plane._max_connections = 1
+    await served.client()
+
+    answer = await (await served.client()).answer()
+
+    assert (answer.status, answer.json["error"]) == (503, "the server has 1 connections, its limit; try again later")
+
+
+async def full(served: Served) -> list[Client]:
+    """Clients whose requests fill the queue of ``slow``."""
+    clients = [await served.client() for _ in range(8)]
+    for client in clients:
+        client.send(slow(True))
+    await until(lambda: served.plane.metrics.of("slow", "1").pending == 8)
+    return clients
+
+
+async def test_a_refusal_comes_before_the_body_which_is_then_let_go(served: Served) -> None:
+    await full(served)
+    client = await served.client()
+    head, _, body = slow(True).partition(b"\r\n\r\n")
+    client.send(head, b"\r\n\r\n")
+
+    answer = await client.answer()
+    client.send(body, infer())
+
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json["error"].startswith("model 'slow' has 8 requests waiting, its limit;")
+    assert (await client.answer()).json == ANSWER
+
+
+async def test_a_refused_body_whose_end_nobody_knows_ends_the_connection(served: Served) -> None:
+    await full(served)
+    client = await served.client()
+    client.send(b"POST /v2/models/slow/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    assert (await refused(client))[0] == 503
+    client.writer.close()
+    await until(lambda: len(served.plane.connections) == 8)
+
+
+async def test_refusals_keep_their_place_among_pipelined_requests(served: Served) -> None:
+    await full(served)
+    client = await served.client()
+    client.send(infer(), slow(True), request("GET", "/v2/models"), slow(True), infer())
+
+    assert [(await client.answer()).status for _ in range(5)] == [200, 503, 200, 503, 200]
+
+
+async def test_a_grpc_call_is_refused_before_its_message_too(served: Served) -> None:
+    served.plane.admission.max_requests = 0
+    client = await served.client()
+    head = call("ModelInfer", grpc_request()).partition(b"\r\n\r\n")[0]
+    client.send(head, b"\r\n\r\n")
+
+    answer = await client.answer()
+
+    assert (answer.status, answer.headers["grpc-status"]) == (200, "14")
+    assert answer.headers["grpc-message"].startswith("the server has 0 requests in work, its limit")
+
+
+async def test_an_unknown_model_is_said_before_the_body(served: Served) -> None:
+    client = await served.client()
+    client.send(b"POST /v2/models/q/infer HTTP/1.1\r\ncontent-length: 5\r\n\r\n")
+
+    assert (await client.answer()).status == 404
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/repository/index"])
+async def test_slow_clients_are_told_so_on_every_way_and_disturb_nobody(served: Served, path: str) -> None:
+    crowd = [await served.client() for _ in range(50)]
+    for number, client in enumerate(crowd):
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".encode()
+        client.send(head[: 20 + number] if number % 2 else head + b"{")
+    other = await served.client()
+    other.send(infer())
+    assert (await other.answer()).json == ANSWER
+    begun: Any = served.plane.connections
+    await until(lambda: sum(connection._begun for connection in begun) == 50)
+
+    served.pass_time(25)
+
+    assert [(await client.answer()).status for client in crowd] == [408] * 50
+    other.send(infer())
+    assert (await other.answer()).json == ANSWER
+
+
+async def test_a_slow_request_behind_others_is_told_so_after_their_answers(served: Served) -> None:
+    client = await served.client()
+    client.send(infer(), request("GET", "/v2/models"), infer()[:40])
+    assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+    connection: Any = next(iter(served.plane.connections))
+    await until(lambda: connection._begun)
+
+    served.pass_time(11)
+
+    assert (await refused(client))[0] == 408

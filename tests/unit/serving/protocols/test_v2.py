@@ -248,3 +248,31 @@ def test_parameters_travel_with_their_request() -> None:
     request = decoded({"parameters": parameters, "inputs": [X]})
 
     assert (request.parameters, request.priority, request.timeout_s) == (parameters, 2, 0.0015)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"inputs":[' + b"[]," * 600_000 + b"0]}",
+         "the request has more than 524288 lists and objects; send values as one flat list"),
+        (b'{"a":[' + b'{"":1},' * 600_000 + b"0]}",
+         "the request has more than 524288 lists and objects; send values as one flat list"),
+        (b'{"a":[' + b'"",' * 1_100_000 + b"0]}",
+         "the request has more than 1048576 texts; send them as binary data, or fewer"),
+    ],
+)  # fmt: skip
+def test_tiny_values_that_would_weigh_far_more_than_their_text_are_counted_first(text: bytes, message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(text)
+
+    assert str(refused.value) == message
+
+
+def test_a_body_of_empty_texts_is_refused_before_they_are_made() -> None:
+    item = {"name": "x", "datatype": "BYTES", "shape": [2**21], "parameters": {"binary_data_size": 2**23}}
+    head = orjson.dumps({"inputs": [item]})
+
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(head + bytes(2**23), len(head))
+
+    assert str(refused.value) == "tensor 'x' of datatype BYTES has 2097152 elements, expected at most 1048576 at a time"
