@@ -58,11 +58,13 @@ class Loaded:
     """What was found about its rows, and decided: a sentence from its verb on."""
 
 
-def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_counter) -> Loaded:
+def load(
+    path: Path, said: Settings, clock: Callable[[], float] = time.perf_counter, shared: Path | None = None
+) -> Loaded:
     """Loads and tries an artifact; ArtifactRefused when it cannot be loaded, does not end within its time limit, or
     does not have what was said of it.
     """
-    engine = _engine(path, said)
+    engine = _engine(path, said, shared)
     interrupt = Interrupt()
     timer = threading.Timer(said.limits.timeout_s, interrupt.fire)
     timer.start()
@@ -82,9 +84,9 @@ def load(path: Path, said: Settings, clock: Callable[[], float] = time.perf_coun
         timer.cancel()
 
 
-def _engine(path: Path, said: Settings) -> Engine:
+def _engine(path: Path, said: Settings, shared: Path | None) -> Engine:
     if said.isolation == "none":
-        return artifact.load(path, said)
+        return artifact.load(path, said, shared)
     from serving.engines.process import ProcessEngine
 
     return ProcessEngine(path, said)

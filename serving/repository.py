@@ -55,6 +55,7 @@ class Repository:
         below: settings.Document | None = None,
         budget: Budget | None = None,
         answers: Answers | None = None,
+        shared: Path | None = None,
     ) -> None:
         self._paths = paths
         self._name = name
@@ -64,6 +65,7 @@ class Repository:
         self._below = below
         self._budget = budget
         self._answers = answers
+        self._shared = shared
         self._models: dict[str, dict[str, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._defaults: dict[str, ModelQueue] = {}
@@ -182,7 +184,7 @@ class Repository:
 
     def _loaded(self, path: Path, said: Settings, counters: ModelCounters) -> Loaded:
         def load() -> Loaded:
-            return loading.load(path, said)
+            return loading.load(path, said, shared=self._shared)
 
         return load() if self._budget is None else self._budget.admit(path, load, counters, said.limits.timeout_s)
 

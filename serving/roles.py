@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -45,6 +46,8 @@ class Role(Protocol):
     settings: settings.Document
     """What is taken for granted of every model, below what is said of it."""
     shares_ports: bool
+    shared: Path | None
+    """Folder for what processes that load the same files need not each have for themselves."""
 
     def begin(self, process: Process) -> None:
         """Listens to whoever may end the process."""
@@ -75,6 +78,7 @@ class Alone:
     """The only process: signals end it, and standard output is told."""
 
     shares_ports = False
+    shared: Path | None = None
 
     def __init__(self, host: str, port: int) -> None:
         self.settings: settings.Document = {}
@@ -120,13 +124,14 @@ class Member:
 
     shares_ports = True
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, shared: Path | None) -> None:
         count = len(place.http)
         threads = max(1, cpu.limit() // count)
         if place.cpus is not None:
             os.sched_setaffinity(0, place.cpus)
             threads = min(threads, len(place.cpus))
         self.settings: settings.Document = {"threads": threads}
+        self.shared = shared
         self._place = place
         self._listening = asyncio.Event()
 

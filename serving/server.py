@@ -95,7 +95,15 @@ async def _serve(listen: Listen, serving: Serving, role: Role) -> None:
     budget = None if serving.memory_budget_bytes is None else Budget(serving.memory_budget_bytes // serving.workers)
     answers = Answers(serving.answers_bytes // serving.workers) if serving.answers_bytes else None
     repository = Repository(
-        serving.paths, serving.name, metrics, serving.settings, admission, role.settings, budget, answers
+        serving.paths,
+        serving.name,
+        metrics,
+        serving.settings,
+        admission,
+        role.settings,
+        budget,
+        answers,
+        role.shared,
     )
     try:
         await _run(listen, repository, metrics, admission, role)
@@ -106,7 +114,9 @@ async def _serve(listen: Listen, serving: Serving, role: Role) -> None:
 
 def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
     """Takes the ports, then keeps the workers. What they need is imported here, once, and shared by forking."""
-    from serving import grpc_server, workers
+    import tempfile
+
+    from serving import grpc_server, scratch, workers
     from serving.engines import onnxruntime
     from serving.http import protocol
 
@@ -119,17 +129,18 @@ def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
     listen = dataclasses.replace(listen, **ports)
 
     def work(place: workers.Place) -> int:
-        role = Member(place)
+        role = Member(place, shared)
         try:
             return _on_uvloop(lambda: _serve(listen, serving, role))
         except ServingError as error:
             return error.exit
 
-    asyncio.run(
-        workers.Supervisor(work, http, serving.pin).run(
-            lambda: say_ready(listen.host, ports), listen.settle_s, DRAIN_TIMEOUT_S
+    with scratch.folder(Path(tempfile.gettempdir())) as shared:
+        asyncio.run(
+            workers.Supervisor(work, http, serving.pin).run(
+                lambda: say_ready(listen.host, ports), listen.settle_s, DRAIN_TIMEOUT_S
+            )
         )
-    )
     return Exit.OK
 
 

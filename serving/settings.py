@@ -101,6 +101,22 @@ class WarmUp(_Strict, frozen=True):
         return f"batchSizes {list(self.batch_sizes)}" if self.batch_sizes else f"shapes {self.shapes}"
 
 
+Provider = str | dict[str, dict[str, str | int | float | bool]]
+"""An execution provider of ONNX Runtime by its name, or ``{name: options}``."""
+
+
+class OnnxRuntime(_Strict, frozen=True):
+    """What only ONNX Runtime understands; the names are its own."""
+
+    providers: Annotated[tuple[Provider, ...], msgspec.Meta(min_length=1)] = ("CPUExecutionProvider",)
+    """Who computes, the first that can. Without the CPU among them, a model that needs it is refused."""
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+
+    def __post_init__(self) -> None:
+        if any(isinstance(provider, dict) and len(provider) != 1 for provider in self.providers):
+            raise ValueError("each of `onnxruntime.providers` is a name, or an object with one name")
+
+
 class Settings(_Strict, frozen=True):
     """Everything said about one model."""
 
@@ -114,6 +130,7 @@ class Settings(_Strict, frozen=True):
     """Run after the trial inference, in this order."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Threads of one engine; without it, as many as there are CPUs for the process."""
+    onnxruntime: OnnxRuntime = OnnxRuntime()
     labels: dict[str, tuple[str, ...]] = {}
     """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
 

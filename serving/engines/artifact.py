@@ -38,8 +38,11 @@ def identity(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def load(path: Path, said: Settings = DEFAULT) -> Engine:
-    """The engine with this file loaded; ArtifactRefused says what is wrong with it."""
+def load(path: Path, said: Settings = DEFAULT, shared: Path | None = None) -> Engine:
+    """The engine with this file loaded; ArtifactRefused says what is wrong with it.
+
+    ``shared`` is a folder for what processes that load the same file need not each have for themselves.
+    """
     known = suffix(path)
     if known is None:
         raise ArtifactRefused(f"{path} is no artifact this server can load; expected {' or '.join(SUFFIXES)}")
@@ -52,4 +55,4 @@ def load(path: Path, said: Settings = DEFAULT) -> Engine:
         raise ArtifactRefused(f"{path} is no regular file; give the model file itself")
     if real.stat().st_size == 0:
         raise ArtifactRefused(f"{path} is empty; fetch or export the model again")
-    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real, said))
+    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real, said, shared))

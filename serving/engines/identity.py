@@ -65,7 +65,7 @@ class StreamingIdentityEngine(IdentityEngine):
             yield [inputs[name][row : row + 1] for name in outputs]
 
 
-def load(path: Path, said: Settings = DEFAULT) -> IdentityEngine:
+def load(path: Path, said: Settings = DEFAULT, shared: Path | None = None) -> IdentityEngine:
     """The engine described by a JSON file."""
     try:
         document = orjson.loads(path.read_bytes())

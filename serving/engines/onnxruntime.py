@@ -1,4 +1,4 @@
-"""The built-in engine: ONNX Runtime on the CPUs this process may use."""
+"""The built-in engine: ONNX Runtime, on the CPUs this process may use unless its settings name other providers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from serving.engines import cpu, onnx_screen
+from serving.engines import cpu, onnx_providers, onnx_screen, onnx_weights
 from serving.engines.base import Interrupt
+from serving.engines.onnx_weights import Copy
 from serving.errors import ArtifactRefused, InferenceFailed, InvalidInput
 from serving.settings import DEFAULT, Settings
 from serving.tensors import Array, Signature, TensorSpec
@@ -33,6 +34,12 @@ DATATYPES = {
     "tensor(string)": "BYTES",
 }
 _ONLY_FATAL = 4
+_LEVELS = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _STATUS = re.compile(r"Status Message: (?:\S+:\d+ \S.*?\) )?(.*)", re.DOTALL)
 
 
@@ -42,19 +49,23 @@ class OnnxRuntimeEngine:
     platform = "onnxruntime_onnx"
     problem = ""
 
-    def __init__(self, path: Path, threads: int, findings: onnx_screen.Findings) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ONLY_FATAL
-        # Threads that spin between inferences would take the CPU from the event loop beside them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    def __init__(self, path: Path, said: Settings, findings: onnx_screen.Findings, copy: Copy | None = None) -> None:
+        asked = onnx_providers.named(path, said.onnxruntime.providers)
+        options = _options(said)
+        if copy is not None:  # it is optimised already
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif onnx_providers.CPU not in [name for name, _ in asked]:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        self._copy = copy
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path if copy is None else copy.path), options, providers=asked, enable_fallback=False
+            )
         except Exception as error:  # ONNX Runtime's errors have no base class of their own
             raise ArtifactRefused(
                 f"{path} is no model that ONNX Runtime can load ({_sentence(error)}); check how it was exported"
             ) from error
+        onnx_providers.check(path, asked, self._session)
         self.may_loop = findings.loops
         self.may_block = findings.loops or findings.grows
         self.signature = Signature(
@@ -86,12 +97,33 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Drops the session, which frees its memory."""
         del self._session
+        if self._copy is not None:
+            self._copy.release()
 
 
-def load(path: Path, said: Settings = DEFAULT) -> OnnxRuntimeEngine:
-    """The engine with this ONNX file loaded, after it was screened."""
+def load(path: Path, said: Settings = DEFAULT, shared: Path | None = None) -> OnnxRuntimeEngine:
+    """The engine with this ONNX file loaded, after it was screened; with one copy of its weights for all who share."""
     findings = onnx_screen.screen(path)
-    return OnnxRuntimeEngine(path, threads=said.threads or cpu.limit(), findings=findings)
+    copy = None
+    if shared is not None and said.onnxruntime.providers == (onnx_providers.CPU,):
+        copy = onnx_weights.held(path, findings.locations, shared, lambda: _options(said))
+    try:
+        return OnnxRuntimeEngine(path, said, findings, copy)
+    except BaseException:
+        if copy is not None:
+            copy.release()
+        raise
+
+
+def _options(said: Settings) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = said.threads or cpu.limit()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ONLY_FATAL
+    options.graph_optimization_level = _LEVELS[said.onnxruntime.graph_optimization]
+    # Threads that spin between inferences would take the CPU from the event loop beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _spec(path: Path, item: Any) -> TensorSpec:
