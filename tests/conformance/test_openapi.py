@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 @SCHEMA.parametrize()
-@hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=20, derandomize=True)
 def test_an_operation_answers_as_it_is_described(case: schemathesis.Case[Any], server: ModelServer) -> None:
     answer = case.call_and_validate(base_url=f"http://{server.authority}", excluded_checks=LEFT_OUT)
 

@@ -48,7 +48,7 @@ def happen(world: World, event: tuple[str, str | int, int]) -> None:
             world.now += datetime.timedelta(seconds=90)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(edits, outside), max_size=25))
 def test_every_history_keeps_traffic_on_what_exists_and_ends_in_the_declared_state(
     events: list[tuple[str, str | int, int]],

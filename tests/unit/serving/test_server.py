@@ -276,7 +276,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> object:
 PATHS = ["/v2/models/digits/infer", "/v1/models/digits:predict", "/inference.GRPCInferenceService/ModelInfer"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(PATHS),
     body=st.one_of(
