@@ -36,7 +36,7 @@ def measure(
         servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
         for server in servers:
             server.await_answer(workload.protocol)
-        yield from rounds_of(workload, servers, rounds, seconds, told)
+        yield from _rounds(workload, servers, rounds, seconds, told)
         for server in servers:
             server.check(workload.protocol)
 
@@ -53,10 +53,9 @@ def rotated(ones: Sequence[_One], number: int) -> Sequence[_One]:
     return [*ones[first:], *ones[:first]]
 
 
-def rounds_of(
+def _rounds(
     workload: Workload, servers: Sequence[Server], rounds: int, seconds: int, told: Callable[[str], None]
 ) -> Iterator[Sample]:
-    """Samples of servers that answer, a round after the other."""
     for server in servers:
         _load(workload, server, _WARM_S)
     for number in range(rounds):

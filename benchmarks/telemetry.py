@@ -1,8 +1,12 @@
 """What do metrics, log lines and traces cost a request?
 
-The same server in four states, in one interleaved run: ``off`` hears nothing of a request's end and counts nothing,
-``default`` is what ``penstock serve`` does, ``sampled`` adds a log line and a trace for one request in a hundred and
-metrics over OTLP, ``everything`` a line and a trace for each. Ratios are to ``off``.
+The same server in several states: ``off`` hears nothing of a request's end and counts nothing, ``default`` is what
+``penstock serve`` does, ``sampled`` adds a log line and a trace for one request in a hundred and metrics over OTLP,
+``everything`` a line and a trace for each.
+
+The differences are smaller than what a machine does to two measurements a second apart. So all of them run at the same
+time, on one processor, each with a generator of its own, and whatever disturbs one disturbs all. ``off again`` is
+``off``: how far its ratio is from 1 is how far to trust the others.
 """
 
 from __future__ import annotations
@@ -18,14 +22,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import contestants, interleaving, models, origin, processes, ratios
+from benchmarks import contestants, dialects, generators, models, origin, processes, ratios
 from benchmarks.contestants import Contestant, Server
 from benchmarks.workloads import Kind, Workload
 
 RESULTS = Path(__file__).parent / "results" / "telemetry.json"
-OFF = "off"
+OFF, AGAIN = "off", "off again"
 _SILENCE = """
 import sys
 from serving import cli, metrics, observing
@@ -37,6 +42,7 @@ _DIALECTS = {"json": "json", "grpc-over-http1": "grpc"}
 _SERVE = ("-m", "serving")
 STATES: Mapping[str, tuple[Sequence[str], Sequence[str], Mapping[str, str]]] = {
     OFF: (("-c", _SILENCE), (), {}),
+    AGAIN: (("-c", _SILENCE), (), {}),
     "default": (_SERVE, (), {}),
     "sampled": (
         _SERVE,
@@ -66,6 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, write and print."""
+    generators.require()
     os.sched_setaffinity(0, {processes.CLIENT_CPU})  # the collector's thread must not be where the servers are
     samples: list[ratios.Sample] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -76,31 +83,52 @@ def run(options: argparse.Namespace) -> int:
                 servers = [stack.enter_context(_serving(state, model, endpoint)) for state in STATES]
                 for server in servers:
                     server.await_answer("json")
-                samples += interleaving.rounds_of(workload, servers, options.rounds, options.seconds, print)
-    rows = [ratio for state in STATES if state != OFF for ratio in ratios.rows(samples, state) if ratio.peer == OFF]
-    found = [
-        {"workload": row.workload, "state": state, "rounds": row.rounds, "disturbed": row.disturbed, **_figures(row)}
-        for state, row in zip((s for s in STATES if s != OFF for _ in WORKLOADS), rows, strict=True)
+                for number in range(options.rounds):
+                    found = _round(workload, servers, options.seconds, number)
+                    print(workload.name, number, *(f"{s.contestant} {s.figures['cpu_us']:.1f} µs" for s in found))
+                    samples += found
+    rows = [
+        {"workload": row.workload, "state": state, "rounds": row.rounds, **_figures(row)}
+        for state in STATES
+        for row in ratios.rows(samples, state)
+        if row.peer == OFF
     ]
-    document = {**origin.described(), "rows": found, "samples": [dataclasses.asdict(sample) for sample in samples]}
+    document = {**origin.described(), "rows": rows, "samples": [dataclasses.asdict(sample) for sample in samples]}
     options.to.write_text(json.dumps(document, indent=1) + "\n")
-    for row in found:
-        print(f"{row['workload']:<20}{row['state']:<12}", *(f"{name} {row[name]}" for name in ("rate", "cpu_us")))
+    for shown in rows:
+        print(shown)
     return 0
 
 
+def _round(workload: Workload, servers: Sequence[Server], seconds: int, number: int) -> list[ratios.Sample]:
+    """All servers at once."""
+    asked = dialects.request(_DIALECTS[workload.protocol], servers[0].model)
+    before = [processes.cpu_s(server.trees) for server in servers]
+    with ThreadPoolExecutor(len(servers)) as pool:
+        load = [pool.submit(generators.http, asked, s.http_port, workload.connections, seconds) for s in servers]
+        runs = [one.result() for one in load]
+    samples = []
+    for server, used_s, run in zip(servers, before, runs, strict=True):
+        if run.failed:
+            raise generators.Unusable(f"{server.contestant.name}: {run.failed} of {run.requests} requests failed")
+        cpu_us = (processes.cpu_s(server.trees) - used_s) / run.requests * 1e6
+        figures = {"rate": run.requests / run.seconds, "cpu_us": cpu_us}
+        samples.append(ratios.Sample(workload.name, server.contestant.name, number, figures, 0.0))
+    return samples
+
+
 def _figures(row: ratios.Row) -> dict[str, dict[str, float]]:
-    shown = {}
-    for name in ("rate", "cpu_us"):
-        figure = row.figures[name]
-        shown[name] = {
+    """What a state has, what ``off`` has, and the ratio: below 1 the state is slower, or takes more."""
+    return {
+        name: {
             "state": round(figure.ours, 1),
             "off": round(figure.peer, 1),
             "ratio": round(figure.ratio, 3),
             "low": round(figure.low, 3),
             "high": round(figure.high, 3),
         }
-    return shown
+        for name, figure in row.figures.items()
+    }
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     if listen.https_port and listen.certificate:
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
-    lines += [f"  {rule}" for rule in (*_KEY, _METRICS_APART if listen.metrics_port else _METRICS, *_NAME)]
+    lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS), *_NAME)]
     lines += [f"  {rule}" for rule in (*_split_rules(table), *_PLACE)]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
@@ -226,8 +226,12 @@ _KEY = (
     "http-request set-var(txn.key) var(txn.by_host) if !named { var(txn.by_host),map(routes.map) -m found }",
 )
 # With a Model's host it is the Model's server that is asked.
-_METRICS = f"http-request use-service prometheus-exporter if !named {{ path {contract.METRICS_PATH} }}"
-_METRICS_APART = f"http-request return status 404 if {{ path,url_dec -m str {contract.METRICS_PATH} }}"
+_METRICS = (f"http-request use-service prometheus-exporter if !named {{ path {contract.METRICS_PATH} }}",)
+_METRICS_APART = (
+    f"http-request return status 404 if {{ path,url_dec -m str {contract.METRICS_PATH} }}",
+    # A server shows whoever reaches it what others asked it.
+    f"http-request return status 404 if {{ path,url_dec -m beg {contract.DEBUG_PATH} }}",
+)
 
 _NAME = (
     "http-request set-var-fmt(txn.key) default/%[path,field(4,/),field(1,:)]"

@@ -374,6 +374,10 @@ class Exchange:
             else:
                 self._later(of_all(), self._metrics)
         elif kind is Kind.REQUESTS:
+            if not self._protocol.is_local():
+                text = "what others asked is shown to this machine only; in a cluster: kubectl port-forward"
+                self._json(403, {"error": text})
+                return
             if (page := service.requests_page) is None:
                 raise Unsupported("this server has no requests to show; it serves no model of its own")
             html = "text/html" in (self.header("accept") or "")

@@ -5,7 +5,7 @@ know. Requests it does know become an ``Exchange`` and never meet an ASGI scope,
 kinds share one order: on a connection one request is in work, the others wait in ``pipeline``.
 
 This leans on uvicorn's internals; ``tests/contract/test_uvicorn_internals.py`` pins what is used:
-``cycle``, ``pipeline``, ``flow``, ``scope``, ``headers``, ``url``, ``on_*``, ``_start_asgi_task``.
+``cycle``, ``pipeline``, ``flow``, ``scope``, ``headers``, ``url``, ``client``, ``on_*``, ``_start_asgi_task``.
 
 The caps that llhttp lacks (on targets, headers, chunks, and on all bytes around a body) are held against what has come
 after each read, so memory is bounded by them and one read. What cannot be read on is answered in its turn, after the
@@ -19,6 +19,7 @@ stalled connection is closed.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from collections import deque
@@ -141,6 +142,13 @@ class InferenceProtocol(HttpToolsProtocol):
     def idle_since(self) -> float:
         """When the last answer went out."""
         return self._quiet_since
+
+    def is_local(self) -> bool:
+        """Whether the other end is on this machine."""
+        if self.client is None:
+            return False
+        address = ipaddress.ip_address(self.client[0].partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     def in_work(self) -> tuple[Exchange, float] | None:
         """The inference that is in work here, and when it was received."""

@@ -89,6 +89,8 @@ class Telemetry:
     def every_second(self) -> None:
         """Does what has its time."""
         self._slowest.turn(time.monotonic())
+        if self._request_log is not None:
+            self._request_log.hand_over()
         if self._tracing is not None:
             self._tracing.every_second()
 

@@ -19,7 +19,7 @@ async def test_a_protocol_has_the_attributes_that_ours_uses() -> None:
 
     protocol = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
 
-    assert {"app", "cycle", "flow", "loop", "parser", "pipeline", "tasks", "transport"} <= set(vars(protocol))
+    assert {"app", "client", "cycle", "flow", "loop", "parser", "pipeline", "tasks", "transport"} <= set(vars(protocol))
     protocol.on_message_begin()
     assert protocol.scope["headers"] is protocol.headers
     assert (protocol.url, protocol.headers, protocol.expect_100_continue) == (b"", [], False)

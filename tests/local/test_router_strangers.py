@@ -45,6 +45,15 @@ async def test_metrics_are_not_for_clients(clients: httpx.AsyncClient, path: str
     assert (await clients.get(path, headers={"host": host})).status_code == 404
 
 
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/grpc", "penstock-model": "blue/secret"}])
+@pytest.mark.parametrize("host", ["router", "secret.blue"])
+@pytest.mark.parametrize("path", ["/debug/requests", "/debug%2frequests", "/%64ebug/requests?x"])
+async def test_what_others_asked_a_server_is_not_for_clients(
+    clients: httpx.AsyncClient, path: str, host: str, headers: dict[str, str]
+) -> None:
+    assert (await clients.get(path, headers={"host": host, **headers})).status_code == 404
+
+
 async def test_metrics_are_at_a_port_of_their_own_and_nothing_else_is(
     clients: httpx.AsyncClient, listen: Listen
 ) -> None:

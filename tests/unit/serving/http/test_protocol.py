@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 
+from serving.http.protocol import InferenceProtocol
 from serving.protocols import grpc
 from tests.rig.wire import ANSWER, INFER, REQUEST, Answer, Served, call, grpc_request, infer, request, slow, until
 
@@ -587,3 +588,27 @@ async def test_a_stream_whose_time_is_over_says_so_in_its_last_event(served: Ser
     }
     client.send(infer())
     assert (await client.answer()).json == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("127.0.0.1", 501),
+        ("127.8.8.8", 501),
+        ("::1", 501),
+        ("::ffff:127.0.0.1", 501),
+        ("10.0.0.7", 403),
+        ("::ffff:10.0.0.7", 403),
+        ("fe80::1%eth0", 403),
+    ],
+)
+async def test_what_others_asked_is_shown_on_this_machine_alone(served: Served, address: str, status: int) -> None:
+    """501: nobody keeps requests here."""
+    client = await served.client()
+    [connection] = served.plane.connections
+    assert isinstance(connection, InferenceProtocol)
+    connection.client = (address, 1)
+
+    client.send(request("GET", "/debug/requests"))
+
+    assert (await client.answer()).status == status
