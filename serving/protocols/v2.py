@@ -13,7 +13,7 @@ import orjson
 
 from serving import tensors
 from serving.errors import InvalidInput
-from serving.protocols import binary, elements, options
+from serving.protocols import binary, elements, large, options
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 
@@ -26,7 +26,7 @@ _JSON = orjson.OPT_SERIALIZE_NUMPY
 def decode(body: bytes | bytearray, header_length: int | None = None) -> Request:
     """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it."""
     head, tail = binary.split(body, header_length)
-    document = parse(head)
+    document = (large.parse(head) if len(head) >= large.MIN_BYTES else None) or parse(head)
     parameters = parameters_of(document)
     items = document.get("inputs")
     if not isinstance(items, list) or not items:
