@@ -199,6 +199,7 @@ class Evictable:
 
 def measured(path: Path, load: Load) -> tuple[Loaded, int]:
     """What ``load`` gives, and how many bytes of memory it took."""
+    *_, size = artifact.identity(path)
     artifact.prepare(path)  # the engine's library is nothing that this model takes
     _give_back()
     before = process.resident_bytes()
@@ -206,7 +207,7 @@ def measured(path: Path, load: Load) -> tuple[Loaded, int]:
     _give_back()  # what the loading itself needed
     pid = getattr(loaded.engine, "pid", None)
     took = process.resident_bytes() - before if pid is None else process.proportional_bytes(pid)
-    return loaded, max(int(took), path.stat().st_size)
+    return loaded, max(int(took), size)
 
 
 def _keep_little() -> None:

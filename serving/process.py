@@ -27,11 +27,12 @@ def resident_bytes() -> float:
 
 
 def proportional_bytes(pid: int) -> int:
-    """Memory of another process that is in RAM, what it shares with others divided between them (PSS)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    """Memory of another process in RAM, what it shares with others divided between them (PSS); 0 once it ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def virtual_bytes() -> float:

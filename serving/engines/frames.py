@@ -31,6 +31,8 @@ _KEPT_BYTES = 16 * 2**20
 _PREFIX = struct.Struct("<IQ")
 _ALIGNMENT = 64
 _MAX_HEAD_BYTES = 16 * 2**20
+_MOST_BYTES = 2 * SHARED_BYTES
+"""Most messages come whole with the first read of so much."""
 
 
 class Region:
@@ -110,10 +112,9 @@ class Channel:
 
     def receive(self) -> tuple[dict[str, Any], list[Tensor]]:
         """The next document and its tensors; those are views, good until this end sends again."""
-        head_bytes, inline = _PREFIX.unpack(self._take(_PREFIX.size))
-        if head_bytes > _MAX_HEAD_BYTES:
-            raise ValueError(f"a message says that its head has {head_bytes} bytes")
-        head: dict[str, Any] = orjson.loads(self._take(head_bytes))
+        message, head_bytes, inline = self._message()
+        body = memoryview(message)[_PREFIX.size :]
+        head: dict[str, Any] = orjson.loads(body[:head_bytes])
         described, shared = head["tensors"], head["shared"]
         if shared and self._read is None:
             raise ValueError("a message says that its tensors are shared, and nothing is")
@@ -121,7 +122,7 @@ class Channel:
             raise ValueError("a message has more or fewer bytes than its tensors")
         if shared and self._read is not None:
             return head, list(_arrays(described, self._read.read(shared), _ALIGNMENT))
-        return head, list(_arrays(described, memoryview(self._take(inline)), 1))
+        return head, list(_arrays(described, body[head_bytes:], 1))
 
     def trim(self, head: dict[str, Any]) -> None:
         """Gives back what a received message used, if it was much; its tensors must not be read after that."""
@@ -142,9 +143,26 @@ class Channel:
         rest = memoryview(b"".join(parts))[sent:]
         self._socket.sendall(rest)
 
-    def _take(self, size: int) -> bytearray:
+    def _message(self) -> tuple[bytes | bytearray, int, int]:
+        """A message, the length of its JSON and of what follows that. Each end waits for its turn to speak."""
+        message: bytes | bytearray = self._socket.recv(_MOST_BYTES)
+        if len(message) < _PREFIX.size:
+            message = self._rest(message, _PREFIX.size)
+        head_bytes, inline = _PREFIX.unpack_from(message)
+        if head_bytes > _MAX_HEAD_BYTES or (self._read is not None and inline >= SHARED_BYTES):
+            raise ValueError(f"a message says that it has {head_bytes} and {inline} bytes")
+        whole = _PREFIX.size + head_bytes + inline
+        if len(message) < whole:
+            message = self._rest(message, whole)
+        if len(message) > whole:
+            raise ValueError("a message goes on beyond its end")
+        return message, head_bytes, inline
+
+    def _rest(self, begun: bytes | bytearray, size: int) -> bytearray:
         buffer = bytearray(size)
-        view, at = memoryview(buffer), 0
+        at = len(begun)
+        buffer[:at] = begun
+        view = memoryview(buffer)
         while at < size:
             got = self._socket.recv_into(view[at:])
             if not got:

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import time
 
 from serving import process
@@ -25,3 +26,9 @@ def test_work_takes_cpu_time() -> None:
     while process.cpu_s() <= before and time.monotonic() < deadline:
         sum(range(10_000))
     assert process.cpu_s() > before
+
+
+def test_another_process_has_memory_until_it_ends() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        assert 0 < process.proportional_bytes(other.pid) < 100 * 2**20
+    assert process.proportional_bytes(other.pid) == 0

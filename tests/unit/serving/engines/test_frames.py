@@ -109,6 +109,8 @@ def test_what_is_no_message_is_refused_before_it_is_believed() -> None:
         frames._PREFIX.pack(2, 0) + b"{}",
         frames._PREFIX.pack(2, 0) + b"nonsense",
         message([["x", "FP32", [2], 4]], 4),
+        message([["x", "FP32", [1], 4]], 4) + b"more",
+        message([["x", "UINT8", [100_000], 100_000]], 100_000),
         message([["x", "FP32", [2], 8]], 4),
         message([["x", "FP77", [1], 4]], 4),
         message([["x", "FP32", [2**40], 2**42]], 0, 2**42),
