@@ -3,7 +3,7 @@
 A queue that is long for a moment is welcome: it is a burst, and every request of it is answered soon. A queue that
 stays full gains nothing: each answer comes later, none more. The two look alike at any one moment, so ``Pressure``
 looks at refusals over time. The bound (``limits.maxPending``) is generous. Once a queue at its bound has refused
-requests for a whole interval (100 ms or 10 calls of the engine, the longer), with no pause as long as that, it is
+requests for a whole interval (100 ms or three calls of the engine, the longer), with no pause as long as that, it is
 *pressed*: from then on only the next call of the engine may be waited for (``slack``), and who waits beyond it is
 sent away. A pause of one interval without refusals ends it.
 
@@ -19,7 +19,7 @@ import math
 from serving.errors import Overloaded
 
 INTERVAL_S = 0.1
-INTERVAL_CALLS = 10
+INTERVAL_CALLS = 3
 SLACK_CALLS = 8
 """Calls that may be waited for by requests that go alone: so many that arrivals at random leave the engine no gap."""
 TOO_MUCH = "gets more requests than it can answer; send again later, or give it more replicas"

@@ -70,7 +70,7 @@ def test_pressure_never_stands_before_refusals_went_on_for_an_interval(pauses: l
 
 
 def test_a_slow_model_has_longer_bursts() -> None:
-    assert (admission.interval_s(0.0), admission.interval_s(0.001), admission.interval_s(0.5)) == (0.1, 0.1, 5.0)
+    assert (admission.interval_s(0.0), admission.interval_s(0.001), admission.interval_s(0.5)) == (0.1, 0.1, 1.5)
 
 
 def test_a_process_holds_no_more_bytes_and_requests_than_it_may() -> None:
@@ -139,7 +139,12 @@ def p99(waited: list[tuple[float, float]]) -> float:
 
 @pytest.mark.parametrize(
     ("call_s", "max_rows"),
-    [(lambda rows: 0.004, 1), (lambda rows: 0.05, 1), (lambda rows: 0.0019 + 0.00021 * rows, 32)],
+    [
+        (lambda rows: 0.004, 1),
+        (lambda rows: 0.05, 1),
+        (lambda rows: 0.0019 + 0.00021 * rows, 32),
+        (lambda rows: 0.05 + 0.005 * rows, 16),
+    ],
 )
 def test_at_ten_times_its_capacity_a_model_answers_as_many_as_it_can_and_those_it_takes_soon(
     call_s: Callable[[int], float], max_rows: int
