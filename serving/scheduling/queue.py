@@ -74,7 +74,7 @@ class ModelQueue:
         self._execution_s = settings.limits.execution_s
         self._pending = 0
         self._pending_bytes = 0
-        self._gathered = 0
+        self._gathered: list[Job] = []
         self._closed = False
         self._max_rows = loaded.max_rows
         self._call_s = loaded.call_s
@@ -105,7 +105,7 @@ class ModelQueue:
             return NotReady(f"model '{self.name}' version '{self.version}' is being unloaded")
         if self.hung:
             return self._not_coming_back()
-        if self._pending == self._gathered:
+        if self._pending == len(self._gathered):
             return self._admission.refusal()
         now = time.perf_counter()
         interval_s = admission.interval_s(self._call_s)
@@ -129,15 +129,14 @@ class ModelQueue:
         """
         job = self._admitted(request, received, timeout_s, done, self._withdraw)
         inputs = job.inputs
-        if self._pending == self._gathered and _size(inputs) <= self._inline_elements:
+        if self._pending == len(self._gathered) and _size(inputs) <= self._inline_elements:
             if not self._gathers:
                 self._enter(job)
                 self._worker.compute_here([job])
                 return None
             self._enter(job)
-            self._gathered += 1
-            self._line.put(job, ring=False)
-            if self._gathered == 1:
+            self._gathered.append(job)
+            if len(self._gathered) == 1:
                 self._loop.call_soon(self._compute_gathered)
             return job
         now = job.submitted
@@ -200,7 +199,13 @@ class ModelQueue:
 
     def _compute_gathered(self) -> None:
         """On the event loop: those that came in the same turn of it."""
-        self._gathered = 0
+        gathered, self._gathered = self._gathered, []
+        if len(gathered) == 1:
+            self._worker.compute_here(gathered)
+            return
+        for job in gathered:
+            if not job.answered:
+                self._line.put(job, ring=False)
         while (jobs := self._line.pick()) is not None:
             self._worker.compute_here(jobs)
 

@@ -103,10 +103,10 @@ class Worker:
 
     def _compute(self, jobs: list[Job], interrupt: Interrupt | None, tell: Callable[..., None]) -> None:
         now = time.perf_counter()
-        late = [job for job in jobs if now > job.deadline and not job.answered]
-        if late:
-            tell(self._told.too_late, late)
-        jobs = [job for job in jobs if now <= job.deadline and not job.answered]
+        waiting = [job for job in jobs if not job.answered]
+        jobs = [job for job in waiting if now <= job.deadline]
+        if len(jobs) < len(waiting):
+            tell(self._told.too_late, [job for job in waiting if now > job.deadline])
         if not jobs:
             return
         batch = Batch(jobs, interrupt, now)
