@@ -4,9 +4,10 @@ The same server in several states: ``off`` hears nothing of a request's end and 
 ``penstock serve`` does, ``sampled`` adds a log line and a trace for one request in a hundred and metrics over OTLP,
 ``everything`` a line and a trace for each.
 
-The differences are smaller than what a machine does to two measurements a second apart. So all of them run at the same
-time, on one processor, each with a generator of its own, and whatever disturbs one disturbs all. ``off again`` is
-``off``: how far its ratio is from 1 is how far to trust the others.
+The differences are smaller than what a machine does to two measurements a second apart. So each state runs at the same
+time as ``off``, both on one processor, each with a generator of its own, and whatever disturbs one disturbs both. Each
+has half of the processor then: what a state costs a second, whatever the load (threads that wake up, exports), counts
+twice. ``off again`` is ``off``: how far its ratio is from 1 is how far to trust the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import dataclasses
 import http.server
+import itertools
 import json
 import os
 import sys
@@ -65,7 +67,7 @@ WORKLOADS = tuple(
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked."""
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--to", type=Path, default=RESULTS, help="where the figures go")
 
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, write and print."""
     generators.require()
     os.sched_setaffinity(0, {processes.CLIENT_CPU})  # the collector's thread must not be where the servers are
-    samples: list[ratios.Sample] = []
+    samples: dict[str, list[ratios.Sample]] = {state: [] for state in STATES if state != OFF}
     with tempfile.TemporaryDirectory() as scratch:
         model = models.made("mlp", Path(scratch))
         for workload in WORKLOADS:
@@ -83,17 +85,21 @@ def run(options: argparse.Namespace) -> int:
                 servers = [stack.enter_context(_serving(state, model, endpoint)) for state in STATES]
                 for server in servers:
                     server.await_answer("json")
-                for number in range(options.rounds):
-                    found = _round(workload, servers, options.seconds, number)
+                off, *others = servers
+                for server, number in itertools.product(others, range(options.rounds)):
+                    found = _round(workload, (off, server), options.seconds, number)
                     print(workload.name, number, *(f"{s.contestant} {s.figures['cpu_us']:.1f} µs" for s in found))
-                    samples += found
+                    samples[server.contestant.name] += found
     rows = [
         {"workload": row.workload, "state": state, "rounds": row.rounds, **_figures(row)}
-        for state in STATES
-        for row in ratios.rows(samples, state)
-        if row.peer == OFF
+        for state, measured in samples.items()
+        for row in ratios.rows(measured, state)
     ]
-    document = {**origin.described(), "rows": rows, "samples": [dataclasses.asdict(sample) for sample in samples]}
+    document = {
+        **origin.described(),
+        "rows": rows,
+        "samples": [dataclasses.asdict(sample) for measured in samples.values() for sample in measured],
+    }
     options.to.write_text(json.dumps(document, indent=1) + "\n")
     for shown in rows:
         print(shown)
@@ -101,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _round(workload: Workload, servers: Sequence[Server], seconds: int, number: int) -> list[ratios.Sample]:
-    """All servers at once."""
+    """Both servers at once."""
     asked = dialects.request(_DIALECTS[workload.protocol], servers[0].model)
     before = [processes.cpu_s(server.trees) for server in servers]
     with ThreadPoolExecutor(len(servers)) as pool:
