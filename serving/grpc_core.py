@@ -53,6 +53,10 @@ class Call:
         self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._first)
 
+    def header(self, name: str) -> str | None:
+        """The first value of the metadata by this lower-case name; None without one."""
+        return next((str(value) for key, value in self.metadata if key == name), None)
+
     def time_remaining(self) -> float | None:
         """Seconds to the client's deadline; None without one."""
         return None if self._deadline is None else max(self._deadline - time.time(), 0.0)

@@ -7,9 +7,13 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from serving.errors import NotReady, Unsupported
+from serving.contract import ALIAS_METADATA_KEY
+from serving.errors import NotReady, UnknownModel, Unsupported
 from serving.protocols import grpc
+from serving.scheduling import ModelQueue
 from serving.service import Service
+
+Header = Callable[[str], str | None]
 
 
 async def call(service: Service, method: str, message: Any) -> Any:
@@ -19,6 +23,24 @@ async def call(service: Service, method: str, message: Any) -> Any:
         raise unknown(method)
     _, answer = grpc.METHODS[method]
     return json_format.ParseDict(await handler(service, message), answer())
+
+
+def addressed(message: Any, header: Header) -> Any:
+    """``message`` with its model's own name, where the router says that the name in it stands for that model."""
+    name, _, model = (header(ALIAS_METADATA_KEY) or "").partition("/")
+    for field in ("model_name", "name"):
+        if model and getattr(message, field, None) == name:
+            setattr(message, field, model)
+    return message
+
+
+def queue(service: Service, message: Any, header: Header) -> ModelQueue:
+    """The queue of the model that an inference asks for; an alias is looked for only where no model has its name."""
+    try:
+        return service.models.find(message.model_name, message.model_version)
+    except UnknownModel:
+        addressed(message, header)
+        return service.models.find(message.model_name, message.model_version)
 
 
 def request_class(method: str) -> Any:

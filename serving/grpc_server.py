@@ -127,6 +127,7 @@ class GrpcServer:
     async def _manage(self, call: grpc_core.Call, method: str, payload: bytes | None) -> None:
         try:
             message = grpc.parse(grpc_methods.request_class(method), _whole(payload))
+            grpc_methods.addressed(message, call.header)
             answer = await grpc_methods.call(self.service, method, message)
             call.finish(GrpcCode.OK, message=answer.SerializeToString())
         except Exception as error:
@@ -153,7 +154,7 @@ class GrpcServer:
             call.finish(GrpcCode.OK)
 
     async def _answers(self, message: Any, call: grpc_core.Call) -> AsyncGenerator[Any, None]:
-        queue = self._streaming(message)
+        queue = self._streaming(message, call)
         if queue is None:
             yield grpc.streamed(await self._inferred(message, call), final=True)
             return
@@ -185,9 +186,9 @@ class GrpcServer:
             yield grpc.final(queue.name, queue.version, request)
         observer.answered(inference, queue.counters, received, time.perf_counter())
 
-    def _streaming(self, message: Any) -> ModelQueue | None:
+    def _streaming(self, message: Any, call: grpc_core.Call) -> ModelQueue | None:
         with contextlib.suppress(ServingError):  # said where it is asked again
-            queue = self.service.models.find(message.model_name, message.model_version)
+            queue = grpc_methods.queue(self.service, message, call.header)
             if queue.streams:
                 return queue
         return None
@@ -242,7 +243,7 @@ class _Inference:
             if (refused := server.admission.hold(size_bytes)) is not None:
                 raise refused
             self._held_bytes = size_bytes
-            queue = self.queue = server.service.models.find(message.model_name, message.model_version)
+            queue = self.queue = grpc_methods.queue(server.service, message, self.header)
             request = self._request = grpc.decode(message)
             job = queue.submit(request, self.received, self.call.time_remaining(), self._done)
             self.job = job or self.job
@@ -314,7 +315,7 @@ class _Inference:
         )
 
     def header(self, name: str) -> str | None:
-        return next((str(value) for key, value in self.call.metadata if key == name), None)
+        return self.call.header(name)
 
 
 def _whole(payload: bytes | None) -> bytes:

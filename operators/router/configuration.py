@@ -20,6 +20,7 @@ import base64
 import dataclasses
 import hashlib
 import itertools
+import pathlib
 from collections.abc import Iterator, Mapping
 
 from operators.api.plan import FULL_WEIGHT, Split
@@ -145,8 +146,8 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     if listen.https_port and listen.certificate:
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
-    lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS), *_NAME)]
-    lines += [f"  {rule}" for rule in (*_split_rules(table), *_PLACE)]
+    lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
+    lines += [f"  {rule}" for rule in (*_NAME, *_packed_rules(table), *_ROUTE, *_split_rules(table), *_PLACE)]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
         lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
@@ -173,6 +174,11 @@ _GLOBAL = (
     # Tensors are large: fewer wake-ups a megabyte, and windows that do not stop a sender in the middle of one.
     "  tune.bufsize 65536",
     "  tune.h2.initial-window-size 1048576",
+    "  .if feature(LUA)",
+    f"  lua-load-per-thread {pathlib.Path(__file__).with_name('unpack.lua')}",
+    "  .endif",
+    "  httpclient.retries 0",
+    "  httpclient.resolvers.disabled on",
     "defaults",
     "  mode http",
     "  timeout connect 1s",
@@ -219,6 +225,9 @@ _KEY = (
     f"acl stream path {_STREAM}",
     "acl named var(txn.key) -m found",
     "acl known var(txn.route) -m found",
+    "http-request return status 415 content-type application/json string"
+    """ '{"error": "a gRPC call has the content type application/grpc"}'"""
+    f" if !grpc {{ path_beg /{contract.GRPC_SERVICE}/ }}",
     f"http-request set-var(txn.key) req.hdr({contract.MODEL_METADATA_KEY}) if grpc",
     "http-request set-var(txn.explicit) bool(true) if named",
     "http-request set-var(txn.host) req.hdr(host),host_only",
@@ -244,9 +253,13 @@ _NAME = (
     "http-request wait-for-body time 10s at-least 75 if grpc !named !stream",
     "http-request wait-for-body time 10s at-least 8 if grpc !named stream",
     f"http-request set-var(txn.key) {_HEX_OF_NAME},map_beg(names.map) if grpc !named",
+)
+
+_ROUTE = (
     f"{_GRPC_ANSWER} 12 hdr grpc-message"
-    f' "the router reads no compressed messages; send metadata {contract.MODEL_METADATA_KEY}: NAMESPACE/NAME,'
-    ' or no compression" if grpc !named { req.body,bytes(0,1),hex -m str 01 }',
+    f' "the router cannot read the name in this compressed message; send metadata {contract.MODEL_METADATA_KEY}:'
+    ' NAMESPACE/NAME, or no compression"'
+    " if grpc !named { req.body,bytes(0,1),hex -m str 01 } !{ var(txn.unpacked) -m found }",
     # Only what is here as a whole can be sent again. What is larger than a buffer goes on as soon as that is full.
     "http-request wait-for-body time 30s if !stream",
     "http-request set-var(txn.route) var(txn.key),map(routes.map)",
@@ -286,14 +299,22 @@ _PLACE = (
 )
 
 
+def _packed_rules(table: Table) -> Iterator[str]:
+    if table.catalog is None:
+        return
+    packed = "grpc !named { req.body,bytes(0,1),hex -m str 01 }"
+    url = f"http://{_address(table.catalog, H1)}{contract.GRPC_HEAD_PATH}"
+    yield ".if feature(LUA)"
+    yield f"http-request wait-for-body time 10s at-least 1029 if {packed} !stream"
+    yield f"http-request lua.unpack {url} if {packed}"
+    yield "http-request set-var(txn.key) var(txn.unpacked),map_beg(names.map) if grpc !named"
+    yield ".endif"
+
+
 def _split_rules(table: Table) -> Iterator[str]:
     if not table.endpoints:
         return
     yield "acl split var(txn.route) -m str -- -2"
-    yield (
-        f'{_GRPC_ANSWER} 12 hdr grpc-message "Endpoint %[var(txn.key)] answers REST only; call one of its Models"'
-        " if split grpc"
-    )
     yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
     for header in sorted({split.sticky_header.lower() for split in table.endpoints.values() if split.sticky_header}):
         sticky = f"split {{ var(txn.key),map(sticky.map) -m str {header} }} {{ req.hdr({header}) -m found }}"
@@ -308,6 +329,10 @@ def _split_rules(table: Table) -> Iterator[str]:
             " if split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
         )
     # The server knows its Model's name and not the Endpoint's.
+    yield (
+        f"http-request set-header {contract.ALIAS_METADATA_KEY} %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)]"
+        " if split grpc"
+    )
     yield "http-request set-var-fmt(txn.asked) %[var(txn.key),field(1,/)]/%[path,field(4,/),field(1,:)] if split"
     yield (
         r"http-request replace-path ^(/v[12]/models/)[^/:]+(.*) \1%[var(txn.model),field(2,/)]\2"

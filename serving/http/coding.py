@@ -12,14 +12,17 @@ _GZIP = 16 + zlib.MAX_WBITS
 _FAST = 1
 
 
+def beginning(body: bytes | bytearray, coding: str, length: int) -> bytes:
+    """The first bytes of what a body unpacks to, however much of it there is."""
+    try:
+        return _decoder(coding).decompress(body, length)
+    except zlib.error as error:
+        raise InvalidInput(f"the body is no {coding} data: {error}") from error
+
+
 def unpack(body: bytes | bytearray, coding: str, limit: int) -> bytes:
     """The body with its Content-Encoding undone; TooLarge when it would be more than ``limit`` bytes."""
-    if coding == "gzip":
-        decoder = zlib.decompressobj(_GZIP)
-    elif coding == "deflate":
-        decoder = zlib.decompressobj()
-    else:
-        raise Unsupported(f"the content encoding '{coding[:40]}' is not known here; send gzip, deflate or none")
+    decoder = _decoder(coding)
     try:
         result = decoder.decompress(body, limit + 1)
     except zlib.error as error:
@@ -29,6 +32,14 @@ def unpack(body: bytes | bytearray, coding: str, limit: int) -> bytes:
     if not decoder.eof:
         raise InvalidInput(f"the body's {coding} data is cut off after {len(body)} bytes")
     return result
+
+
+def _decoder(coding: str) -> zlib._Decompress:
+    if coding == "gzip":
+        return zlib.decompressobj(_GZIP)
+    if coding == "deflate":
+        return zlib.decompressobj()
+    raise Unsupported(f"the content encoding '{coding[:40]}' is not known here; send gzip, deflate or none")
 
 
 def pack(body: bytes, coding: str) -> bytes:

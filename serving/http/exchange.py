@@ -36,6 +36,7 @@ T = TypeVar("T")
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 HTML = b"text/html; charset=utf-8"
+TEXT = b"text/plain"
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus} | {
     499: b"HTTP/1.1 499 Client Closed Request\r\n"
 }
@@ -292,10 +293,10 @@ class Exchange:
         payload = grpc_wire.message(self._parts, self._grpc_encoding, limit)
         if is_inference:
             message = grpc.parse(grpc.InferRequest, payload)
-            self._queue = self._protocol.plane.service.models.find(message.model_name, message.model_version)
+            self._queue = grpc_methods.queue(self._protocol.plane.service, message, self.header)
             self._submit(grpc.decode(message))
             return
-        request = grpc.parse(kind, payload)
+        request = grpc_methods.addressed(grpc.parse(kind, payload), self.header)
         call = grpc_methods.call(self._protocol.plane.service, self._route.method, request)
         self._later(call, lambda answer: self._write(200, grpc_wire.answer(answer.SerializeToString())))
 
@@ -382,6 +383,9 @@ class Exchange:
                 raise Unsupported("this server has no requests to show; it serves no model of its own")
             html = "text/html" in (self.header("accept") or "")
             self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
+        elif kind is Kind.GRPC_HEAD:
+            head = coding.beginning(self._parts, self._grpc_encoding, grpc_wire.HEAD_BYTES)
+            self._write(200, self._framed(TEXT, head.hex().upper().encode()))
         elif kind is Kind.LIVE:
             self._json(200, {"live": True})
         elif kind is Kind.READY:

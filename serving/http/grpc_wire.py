@@ -19,6 +19,8 @@ _HEAD = b"content-type: application/grpc\r\n"
 _PREFIX = struct.Struct(">BI")
 PREFIX_BYTES = _PREFIX.size
 _TIMEOUT_LENGTH = 20
+HEAD_BYTES = 70
+"""Tag, length and at most 63 characters of a model's name, with room."""
 
 
 class NotOneMessage(InvalidInput):

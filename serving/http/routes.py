@@ -18,6 +18,7 @@ class Kind(enum.Enum):
     GENERATE = enum.auto()
     GENERATE_STREAM = enum.auto()
     GRPC = enum.auto()
+    GRPC_HEAD = enum.auto()
     LIVE = enum.auto()
     READY = enum.auto()
     MODEL_READY = enum.auto()
@@ -102,6 +103,8 @@ def _named(path: str) -> tuple[Route | None, tuple[bytes, ...]]:
             return Route(Kind.MODEL_READY, model), _GET
         case ["v2", "models", model, "versions", version, "ready"] if model:
             return Route(Kind.MODEL_READY, model, version), _GET
+    if path == contract.GRPC_HEAD_PATH:
+        return Route(Kind.GRPC_HEAD), _POST
     if path.startswith(_GRPC_PREFIX):
         return Route(Kind.GRPC, method=path.removeprefix(_GRPC_PREFIX)), _POST
     kind = _FIXED.get(path)

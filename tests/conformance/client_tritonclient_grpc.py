@@ -27,8 +27,7 @@ def main(authority: str, way: str) -> None:
     ]
     assert server.get_model_config("rows").config.model_transaction_policy.decoupled
 
-    # The router has to read which model a call is for, and reads no compressed messages.
-    for packing in (None, "gzip", "deflate") if way == "direct" else (None,):
+    for packing in (None, "gzip", "deflate"):
         answer = server.infer("echo", inputs(), request_id="7", priority=3, compression_algorithm=packing)
         assert answer.get_response().id == "7"
         for name in expected.EVERYTHING:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from operators.api.plan import Split
 from serving.contract import Env
 from tests.conformance.ways import MAX_PENDING, MAX_REQUEST_BYTES, Way
 from tests.rig import model_server, onnx_models, routed
@@ -33,7 +34,8 @@ def both_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Wa
             model_server.running("serve", *limits, str(echo), str(slow), env={str(k): v for k, v in identity.items()})
         )
         catalog = stack.enter_context(model_server.running("catalog", "--index", str(index)))
-        listen = stack.enter_context(routed.running(folder / "router", server, catalog, ["echo", "slow"]))
+        one = Split("default", "one", (("echo", 10_000),), None)
+        listen = stack.enter_context(routed.running(folder / "router", server, catalog, ["echo", "slow"], [one]))
         ways = {
             "direct": Way("direct", f"127.0.0.1:{server.grpc_port}", server),
             "routed": Way("routed", f"127.0.0.1:{listen.grpc_port}", server),

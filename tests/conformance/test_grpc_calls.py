@@ -170,10 +170,48 @@ def test_many_calls_at_once_on_one_connection_get_their_own_answers(way: Way) ->
 
 
 @pytest.mark.parametrize("compression", [GZIP, DEFLATE])
-@pytest.mark.parametrize("size", [2, 100_000])
-def test_a_compressed_request_is_read(way: Way, compression: grpcio.Compression, size: int) -> None:
-    named = (("penstock-model", "default/echo"),)
-    assert way.call(request(size=size), compression=compression, metadata=named).answer == ways.answer(size)
+@pytest.mark.parametrize("size", [2, 200, 100_000])
+@pytest.mark.parametrize("metadata", [(), (("penstock-model", "default/echo"),)])
+def test_a_compressed_request_is_read(
+    way: Way, compression: grpcio.Compression, size: int, metadata: ways.Metadata
+) -> None:
+    assert way.call(request(size=size), compression=compression, metadata=metadata).answer == ways.answer(size)
+
+
+def test_a_stream_of_compressed_requests_is_read(way: Way) -> None:
+    call = way.stream(iter([request(size=1_000, id=str(number)) for number in range(3)]), compression=GZIP)
+    assert ids(call) == [("0", ""), ("1", ""), ("2", "")]
+
+
+def test_a_compressed_request_for_an_unknown_model_says_so(way: Way) -> None:
+    found = way.call(request("q", size=1_000), compression=GZIP)
+    assert found.status == ("NOT_FOUND", "Request for unknown model: 'q' is not served here")
+
+
+# Endpoints
+
+
+def alias(way: Way) -> ways.Metadata:
+    """What the router says by itself."""
+    return () if way.routed else (("penstock-alias", "one/echo"),)
+
+
+def test_a_call_to_an_endpoint_is_answered_by_its_model(way: Way) -> None:
+    found = way.call(request("one", id="7"), metadata=alias(way))
+    assert (found.status, found.answer) == (("OK", ""), ways.answer(id="7"))
+    for method in ("ModelReady", "ModelMetadata", "ModelConfig"):
+        kind, _ = grpc.METHODS[method]
+        metadata = (("penstock-model", "default/one"), *alias(way))
+        assert way.call(kind(name="one"), method, metadata=metadata).status == ("OK", ""), method
+
+
+def test_a_stream_to_an_endpoint_is_answered_by_its_model(way: Way) -> None:
+    messages = [request("one", id="0"), request("echo", id="1"), request("two", id="2")]
+    assert ids(way.stream(iter(messages), metadata=alias(way))) == [
+        ("0", ""),
+        ("1", ""),
+        ("2", "Request for unknown model: 'two' is not served here"),
+    ]
 
 
 def test_a_compressed_request_that_would_unpack_beyond_the_limit_is_refused(way: Way) -> None:

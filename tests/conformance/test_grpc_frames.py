@@ -136,6 +136,11 @@ def test_what_is_no_call_is_refused(way: Way) -> None:
     assert get.status[0] == UNIMPLEMENTED if way.routed else get.reset is not None
 
 
+def test_another_content_type_is_no_call_for_the_router(way: Way) -> None:
+    found = ask(way, raw.call("ModelInfer", content_type="application/json"), WHOLE)
+    assert found.headers[":status"] == ("415" if way.routed else "200")
+
+
 def test_a_content_type_of_grpc_with_a_format_is_taken(way: Way) -> None:
     assert ask(way, infer(content_type="application/grpc+proto"), WHOLE).status == ("0", "")
 

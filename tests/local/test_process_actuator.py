@@ -310,18 +310,14 @@ async def test_large_tensors_and_streams_pass_over_grpc(local: Local, tmp_path: 
     async with tritonclient.grpc.aio.InferenceServerClient(local.grpc_url) as client:
         answer = await client.infer("digits", [tensor])
         streamed = [result.as_numpy("x") async for result, _ in client.stream_infer(requests())]
-        with pytest.raises(tritonclient.grpc.InferenceServerException) as compressed:
-            await client.infer("digits", [tensor], compression_algorithm="gzip")
+        compressed = await client.infer("digits", [tensor], compression_algorithm="gzip")
         named = await client.infer(
             "digits", [tensor], compression_algorithm="gzip", headers={"penstock-model": "default/digits"}
         )
     np.testing.assert_array_equal(answer.as_numpy("x"), array)
     np.testing.assert_array_equal(named.as_numpy("x"), array)
     np.testing.assert_array_equal(np.concatenate(streamed), np.concatenate([array[:1], array]))
-    assert (compressed.value.status(), compressed.value.message()) == (
-        "StatusCode.UNIMPLEMENTED",
-        "the router reads no compressed messages; send metadata penstock-model: NAMESPACE/NAME, or no compression",
-    )
+    np.testing.assert_array_equal(compressed.as_numpy("x"), array)
 
 
 async def test_a_route_without_arms_says_why(local: Local) -> None:
@@ -381,12 +377,7 @@ async def test_an_endpoint_shares_requests_and_keeps_its_users(local: Local, tmp
     named = await local.http.get("/default/reader/v2/models/reader")
     assert named.json()["name"] in ("digits", "wide")
     async with tritonclient.grpc.aio.InferenceServerClient(local.grpc_url) as client:
-        with pytest.raises(tritonclient.grpc.InferenceServerException) as found:
-            await client.get_model_metadata("reader")
-    assert (found.value.status(), found.value.message()) == (
-        "StatusCode.UNIMPLEMENTED",
-        "Endpoint default/reader answers REST only; call one of its Models",
-    )
+        assert (await client.get_model_metadata("reader")).name in ("digits", "wide")
 
 
 async def test_a_killed_server_starts_again_on_its_port(local: Local, tmp_path: Path) -> None:

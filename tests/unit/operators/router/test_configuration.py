@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +139,21 @@ def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> No
 
 def test_a_map_file_has_a_line_for_each_entry() -> None:
     assert map_text({"b": "2", "a": "1"}) == "a 1\nb 2\n"
+
+
+def test_a_compressed_message_is_unpacked_by_the_catalog_where_haproxy_has_lua_and_there_is_a_catalog() -> None:
+    rule = "  http-request lua.unpack http://127.0.0.1:7000/penstock/grpc-head"
+    lines = text(TABLE, LISTEN).splitlines()
+    [at] = [number for number, line in enumerate(lines) if line.startswith(rule)]
+    assert lines[at - 2].strip() == ".if feature(LUA)"
+    without = text(Table(), LISTEN)
+    assert "lua.unpack" not in without
+    [file] = [line.split()[1] for line in without.splitlines() if line.strip().startswith("lua-load-per-thread")]
+    assert Path(file).is_file()
+
+
+def test_a_grpc_call_to_an_endpoint_tells_the_server_which_of_its_models_is_meant() -> None:
+    rules = [line for line in text(TABLE, LISTEN).splitlines() if "set-header penstock-alias" in line]
+    assert rules == [
+        "  http-request set-header penstock-alias %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)] if split grpc"
+    ]

@@ -20,6 +20,15 @@ def test_others_pack_and_unpack_alike() -> None:
     assert gzip.decompress(coding.pack(b"seven", "gzip")) == b"seven"
 
 
+@pytest.mark.parametrize("name", ["gzip", "deflate"])
+def test_the_beginning_can_be_had_of_what_is_cut_off(name: str) -> None:
+    whole = bytes(range(256)) * 100
+    assert coding.beginning(coding.pack(whole, name)[:600], name, 70) == whole[:70]
+    assert coding.beginning(b"", name, 70) == b""
+    with pytest.raises(InvalidInput, match=f"the body is no {name} data"):
+        coding.beginning(b"seven", name, 70)
+
+
 def test_a_body_that_would_become_too_large_is_refused_before_it_does() -> None:
     bomb = gzip.compress(b"\0" * 100_000_000)
 

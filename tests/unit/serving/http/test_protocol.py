@@ -148,6 +148,16 @@ async def test_a_grpc_call_that_fails_says_so_in_its_headers(
     assert (answer.headers["grpc-status"], answer.headers["grpc-message"]) == (status, message)
 
 
+async def test_the_beginning_of_a_compressed_grpc_message_is_unpacked_for_the_router(served: Served) -> None:
+    client = await served.client()
+    packed = gzip.compress(b"\x0a\x04echo" + bytes(1000))[:40]
+    client.send(request("POST", "/penstock/grpc-head", packed, grpc_encoding="gzip"))
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (200, (b"\x0a\x04echo" + bytes(64)).hex().upper().encode())
+    client.send(request("POST", "/penstock/grpc-head", packed, grpc_encoding="snappy"))
+    assert (await client.answer()).status == 501
+
+
 async def test_health_and_readiness_are_told_in_status_and_json(served: Served) -> None:
     client = await served.client()
     paths = ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/q/ready"]
