@@ -6,7 +6,8 @@ after the other and again from the start: a model is swapped at both replicas, a
 replica is told to end, one of its workers is killed, a whole replica is killed, and the revision is replaced.
 
 What a router cannot save is not asked of it: calls that go to a replica directly pause while a replica may end, and
-streams while one is killed (a call is repeated at the other replica, half a stream cannot be).
+streams while one is killed, or told to end before the router was (a call is repeated at the other replica, half a
+stream cannot be). They go on while a revision is replaced, where the router moves first.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class _Happening:
             case "unload and load":
                 await self._local.come_and_go(replicas)
             case "end a replica":
-                async with self._direct.closed():
+                async with self._direct.closed(), self._streams.closed():
                     self._local.end(replica)
                     await self._again(replica)
             case "apply a revision":
