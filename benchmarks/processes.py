@@ -26,7 +26,8 @@ class Tree:
     def members(self) -> list[psutil.Process]:
         """Those that live."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            return [self._root, *self._root.children(recursive=True)]
+            if self.alive:
+                return [self._root, *self._root.children(recursive=True)]
         return []
 
     @property
@@ -70,6 +71,8 @@ class Tree:
         for member in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
+        with contextlib.suppress(ProcessLookupError):  # children of a process that ended by itself
+            os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 
     @staticmethod
