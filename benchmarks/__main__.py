@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from benchmarks import environments, rendering
 
 QUESTIONS = {
     "peers": "benchmarks.comparison",
@@ -30,7 +34,21 @@ def main(arguments: Sequence[str]) -> int:
         question.arguments(command)
         command.set_defaults(run=question.run)
     options = parser.parse_args(arguments)
-    return int(options.run(options))
+    with _alone() if options.run is not rendering.run else contextlib.nullcontext():
+        return int(options.run(options))
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Of two measurements at one time each would measure the other, so the second waits."""
+    environments.cache().mkdir(parents=True, exist_ok=True)
+    with (environments.cache() / "benchmark.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another measurement on this machine to end", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 if __name__ == "__main__":
