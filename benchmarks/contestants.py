@@ -21,7 +21,7 @@ from benchmarks.peers import PEERS
 
 OURS = "penstock"
 ROOT = Path(__file__).parents[1]
-_START_S = 180.0
+_START_S = 300.0
 _POLL_S = 0.005
 
 
