@@ -82,9 +82,10 @@ def run(options: argparse.Namespace) -> int:
         for workload in WORKLOADS:
             with contextlib.ExitStack() as stack:
                 endpoint = stack.enter_context(_collector())
-                servers = [stack.enter_context(_serving(state, model, endpoint)) for state in STATES]
-                for server in servers:
-                    server.await_answer("json")
+                servers = []
+                for state in STATES:  # one after the other: a server decides by its own speed at start what it joins
+                    servers.append(stack.enter_context(_serving(state, model, endpoint)))
+                    servers[-1].await_answer("json")
                 off, *others = servers
                 for server, number in itertools.product(others, range(options.rounds)):
                     found = _round(workload, (off, server), options.seconds, number)
