@@ -36,6 +36,8 @@ def measure(
         servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
         for server in servers:
             server.await_answer(workload.protocol)
+            for tree in server.trees:
+                tree.follow()
         yield from _rounds(workload, servers, rounds, seconds, told)
         for server in servers:
             server.check(workload.protocol)

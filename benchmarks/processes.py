@@ -62,6 +62,11 @@ class Tree:
                 total += member.num_fds()
         return total
 
+    def follow(self) -> None:
+        """Put what has made sessions of its own into the priority that this process has; see ``niced``."""
+        for member in self.members():
+            _follow(member.pid, os.getpriority(os.PRIO_PROCESS, 0))
+
     def end(self) -> None:
         """Ask it to end, and kill what is left after ten seconds."""
         members = self.members()
@@ -117,7 +122,7 @@ def niced(nice: int) -> Iterator[None]:
 
 def _follow(pid: int, nice: int) -> None:
     group = Path(f"/proc/{pid}/autogroup")
-    if group.exists():
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # not this kernel, or it has ended
         group.write_text(str(nice))
 
 
