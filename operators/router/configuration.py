@@ -158,6 +158,8 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
             backend = f"{_place(key, place)}:{protocol}"
             lines += [f"backend {backend}", "  balance leastconn"]
+            # Over HTTP/2 a client that does not read stops the connection its answers come on: each has its own.
+            lines += ["  http-reuse never"] if protocol == H2 else []
             lines += [f"  {rule}" for rule in _REPLICATED] if table.models[key].replicated else []
             lines += [f"  server {name} {rest}" for name, rest in servers_of.get(backend, {}).items()]
     return "\n".join(lines) + "\n"

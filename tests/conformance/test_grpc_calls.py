@@ -15,7 +15,7 @@ import pytest
 from serving.protocols import grpc
 from tests.conformance import ways
 from tests.conformance.ways import MAX_PENDING, MAX_REQUEST_BYTES, Way, endless, request
-from tests.rig import model_server
+from tests.rig import model_server, raw_http2
 
 IDENTITY = {"penstock-revision": "r1", "penstock-variant": "fp32"}
 MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES - 5
@@ -284,7 +284,14 @@ def test_a_deadline_of_a_stream_ends_it_wherever_it_is(way: Way) -> None:
     way.until_pending(0)
 
 
-def test_a_stream_whose_client_does_not_read_is_not_read_either(way: Way) -> None:
+def another_client(way: Way) -> str:
+    with raw_http2.connected(way.authority) as client:
+        stream = client.open(raw_http2.call("ModelStreamInfer"))
+        client.send(stream, raw_http2.framed(request().SerializeToString()), end=True)
+        return client.answer(stream).status[0]
+
+
+def test_a_stream_whose_client_does_not_read_is_not_read_either_and_holds_up_nobody_else(way: Way) -> None:
     sent = 0
     go_on = threading.Event()
 
@@ -303,6 +310,7 @@ def test_a_stream_whose_client_does_not_read_is_not_read_either(way: Way) -> Non
             return len(seen) > 50 and len(set(seen[-50:])) == 1
 
         model_server.until(stopped, "the client is held back")
+        assert [another_client(way) for _ in range(30)] == ["0"] * 30
         go_on.set()
         assert sent < 2_000
         # HAProxy 2.8 reads no further, not even that windows have opened, while a stream's buffer is full.
