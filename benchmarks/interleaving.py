@@ -33,11 +33,13 @@ def measure(
         yield from _starts(workload, model, rounds, told)
         return
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(_up(workload, one, model)) for one in workload.contestants]
-        for server in servers:
+        servers = []
+        for name in workload.contestants:  # one after the other, for a server may try itself before it serves
+            server = stack.enter_context(_up(workload, name, model))
             server.await_answer(workload.protocol)
             for tree in server.trees:
                 tree.follow()
+            servers.append(server)
         yield from _rounds(workload, servers, rounds, seconds, told)
         for server in servers:
             server.check(workload.protocol)
