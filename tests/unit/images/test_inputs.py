@@ -12,8 +12,8 @@ from images import inputs
 from images.storage import ROOT
 
 LOCKED = {
-    "serve": ["oci", "s3", "serve"],
-    "builder": ["build", "oci", "s3", "serve"],
+    "serve": ["oci", "s3", "serve", "telemetry"],
+    "builder": ["build", "oci", "s3", "serve", "telemetry"],
     "operator": ["operator"],
     "router": ["operator", "router"],
 }
