@@ -161,3 +161,11 @@ def test_joining_must_be_worth_it(tmp_path: Path) -> None:
     loaded = loading.load(path, Settings(), clock=slower_with_each_look)
 
     assert (loaded.max_rows, loaded.finding.split(", 4")[0]) == (1, "computes rows one by one")
+
+
+def test_a_machine_that_pauses_during_the_trial_does_not_keep_a_small_model_off_the_event_loop(tmp_path: Path) -> None:
+    moments = itertools.accumulate(itertools.chain([0, 0, 0.02], itertools.repeat(10e-6)))
+
+    loaded = loading.load(onnx_models.linear(tmp_path / "m.onnx"), Settings(), clock=lambda: next(moments))
+
+    assert loaded.inline_elements > 0
