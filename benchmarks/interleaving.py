@@ -7,9 +7,6 @@ Answers are checked before the first round and after the last.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import resource
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -64,16 +61,16 @@ def _rounds(
         _load(workload, server, _WARM_S)
     for number in range(rounds):
         for server in rotated(servers, number):
-            before, began = _Clocks.now(server), time.monotonic()
+            before = processes.Clocks.now(server.trees)
             run = _load(workload, server, seconds)
-            took_s, after = time.monotonic() - began, _Clocks.now(server)
+            after = processes.Clocks.now(server.trees)
             if run.failed:
                 raise generators.Unusable(f"{server.contestant.name}: {run.failed} of {run.requests} requests failed")
-            cpu_s = after.server_s - before.server_s
+            cpu_s = after.servers_s - before.servers_s
             figures = {"cpu_us": cpu_s / run.requests * 1e6, "p50_ms": run.p50_ms, "p99_ms": run.p99_ms}
             if workload.kind != Kind.OPEN:  # there the rate is what was asked for
                 figures["rate"] = run.requests / run.seconds
-            sample = Sample(workload.name, server.contestant.name, number, figures, after.foreign(before, took_s))
+            sample = Sample(workload.name, server.contestant.name, number, figures, after.foreign(before))
             told(f"  {number} {sample.contestant:<18}{run.requests / run.seconds:>9.0f}/s{figures['cpu_us']:>9.0f} µs")
             yield sample
 
@@ -91,39 +88,11 @@ def _load(workload: Workload, server: Server, seconds: int) -> generators.Run:
 def _starts(workload: Workload, model: models.Model, rounds: int, told: Callable[[str], None]) -> Iterator[Sample]:
     for number in range(rounds):
         for name in rotated(workload.contestants, number):
-            before, began = processes.machine_busy_s(), time.monotonic()
-            own = time.process_time()
+            before = processes.Clocks.now(())
             with contestants.serving(CONTESTANTS[name], model, cpu=None) as server:
                 start_s = server.await_answer(workload.protocol)
-                took_s = time.monotonic() - began
-                cpu_s = sum(tree.cpu_s() for tree in server.trees)
-                busy_s = processes.machine_busy_s() - before - cpu_s - (time.process_time() - own)
+                after = processes.Clocks.now(server.trees)
                 pss_mib = sum(tree.pss_mib() for tree in server.trees)
-            figures = {"start_s": start_s, "start_cpu_s": cpu_s, "pss_mib": pss_mib}
+            figures = {"start_s": start_s, "start_cpu_s": after.servers_s, "pss_mib": pss_mib}
             told(f"  {number} {name:<18}{start_s:>9.2f} s{pss_mib:>9.0f} MiB")
-            yield Sample(workload.name, name, number, figures, max(0.0, busy_s / took_s))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Clocks:
-    """Processor time used so far, in seconds."""
-
-    machine_s: float
-    server_s: float
-    generator_s: float
-    own_s: float
-
-    @classmethod
-    def now(cls, server: Server) -> _Clocks:
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return cls(
-            processes.machine_busy_s(),
-            sum(tree.cpu_s() for tree in server.trees),
-            ended.ru_utime + ended.ru_stime,
-            time.process_time(),
-        )
-
-    def foreign(self, before: _Clocks, took_s: float) -> float:
-        """Processors that were used by nobody of us."""
-        ours = self.server_s + self.generator_s + self.own_s - before.server_s - before.generator_s - before.own_s
-        return max(0.0, (self.machine_s - before.machine_s - ours) / took_s)
+            yield Sample(workload.name, name, number, figures, after.foreign(before))

@@ -72,6 +72,8 @@ class Overload:
     calm_errors: int
     late_p99_ms: float
     """What the client could not keep up with; latencies hold it."""
+    foreign: float
+    """Processors that others used meanwhile; above 0.15 the figures say little."""
 
     @property
     def met(self) -> Mapping[str, bool]:
@@ -85,7 +87,7 @@ class Overload:
         }
 
 
-def judged(samples: Sequence[Sample], phases: Phases, peak_rate: float) -> Overload:
+def judged(samples: Sequence[Sample], phases: Phases, peak_rate: float, foreign: float) -> Overload:
     """The figures of one run."""
     calm = [one for one in samples if one.due_s < phases.calm_s]
     flood = [one for one in samples if phases.calm_s <= one.due_s < phases.flood_ends_s]
@@ -106,6 +108,7 @@ def judged(samples: Sequence[Sample], phases: Phases, peak_rate: float) -> Overl
         errors=dict(sorted(errors.items())),
         calm_errors=sum(bool(one.error) for one in calm),
         late_p99_ms=float(np.percentile([one.late_s for one in samples], 99)) * 1e3,
+        foreign=foreign,
     )
 
 
@@ -138,12 +141,14 @@ def _run(options: argparse.Namespace) -> int:
         with contestants.serving(CONTESTANTS[options.contestant], model) as server:
             server.await_answer(options.protocol)
             os.sched_setaffinity(0, {processes.CLIENT_CPU})
+            before = processes.Clocks.now(server.trees)
             peak, samples = uvloop.run(_measure(server, options.protocol, phases, options.times))
+            foreign = processes.Clocks.now(server.trees).foreign(before)
             server.check(options.protocol)
     except (contestants.NotServing, dialects.WrongAnswer) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    overload = judged(samples, phases, peak)
+    overload = judged(samples, phases, peak, foreign)
     results = {
         "question": (__doc__ or "").splitlines()[0],
         "origin": origin.described(),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -140,12 +143,35 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def machine_busy_s() -> float:
-    """Processor time that the whole machine has used so far."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
-
-
 def cpu_s(trees: Iterable[Tree]) -> float:
-    """Processor time of several trees."""
+    """Processor time of several trees so far."""
     return sum(tree.cpu_s() for tree in trees)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Processor time used so far, in seconds, and the time of day."""
+
+    at_s: float
+    machine_s: float
+    servers_s: float
+    ended_s: float
+    """Of children that have ended: generators."""
+    own_s: float
+
+    @classmethod
+    def now(cls, servers: Iterable[Tree]) -> Clocks:
+        """What all clocks show."""
+        machine, ended = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        return cls(
+            time.monotonic(),
+            float(sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice),
+            cpu_s(servers),
+            ended.ru_utime + ended.ru_stime,
+            time.process_time(),
+        )
+
+    def foreign(self, before: Clocks) -> float:
+        """Processors that were used by nobody of us since ``before``."""
+        ours = self.servers_s + self.ended_s + self.own_s - before.servers_s - before.ended_s - before.own_s
+        return max(0.0, (self.machine_s - before.machine_s - ours) / (self.at_s - before.at_s))

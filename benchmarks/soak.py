@@ -120,6 +120,7 @@ async def _soak(server: Server, served: Mapping[str, models.Model], options: arg
         capacity = load.good_rate(found, 1.0, _CLOSED_S)
         print(f"capacity {capacity:.0f}/s", file=sys.stderr, flush=True)
         moments: list[Moment] = []
+        before = processes.Clocks.now(server.trees)
         watch = asyncio.create_task(_watch(server, options.every_s, moments))
         errors, requests, late_ms = collections.Counter[str](), 0, 0.0
         # In parts, so that the client's own samples do not fill its memory.
@@ -130,6 +131,7 @@ async def _soak(server: Server, served: Mapping[str, models.Model], options: arg
             requests += len(samples)
             errors.update(sample.error for sample in samples if sample.error)
             late_ms = max(late_ms, float(np.percentile([sample.late_s for sample in samples], 99)) * 1e3)
+        foreign = processes.Clocks.now(server.trees).foreign(before)
         watch.cancel()
         pool.close()
     return {
@@ -137,6 +139,7 @@ async def _soak(server: Server, served: Mapping[str, models.Model], options: arg
         "rate": options.load * capacity,
         "requests": requests,
         "late_p99_ms": late_ms,
+        "foreign": foreign,
         "errors": dict(errors),
         **judged(moments, options.warm_minutes * 60, sum(errors.values())),
         "samples": [dataclasses.asdict(one) for one in moments],

@@ -21,7 +21,7 @@ def test_the_schedule_is_calm_then_a_flood_then_calm_again() -> None:
 def test_a_server_that_refuses_what_it_cannot_take_meets_every_target() -> None:
     samples = answered(0, 10, 80, 0.25) + answered(10, 20, 64, 0.375) + answered(10, 20, 900, 0.0078125, "HTTP 503")
     samples += answered(20, 30, 80, 0.25)
-    found = judged(samples, PHASES, peak_rate=64.0)
+    found = judged(samples, PHASES, peak_rate=64.0, foreign=0.1)
     assert all(found.met.values())
     assert found == Overload(
         peak_rate=64.0,
@@ -34,12 +34,13 @@ def test_a_server_that_refuses_what_it_cannot_take_meets_every_target() -> None:
         errors={"HTTP 503": 9000},
         calm_errors=0,
         late_p99_ms=0.0,
+        foreign=0.1,
     )
 
 
 def test_a_server_that_takes_everything_and_answers_too_late_misses_them() -> None:
     samples = answered(0, 10, 80, 0.01) + answered(10, 20, 1000, 12.0) + answered(20, 25, 64, 8.0, "lost")
     samples += answered(20, 21, 10, 0.5, "HTTP 503")
-    found = judged(samples, PHASES, peak_rate=100.0)
+    found = judged(samples, PHASES, peak_rate=100.0, foreign=0.1)
     assert (found.goodput, found.admitted_ratio, found.recovery_s) == (0.0, 1200.0, 4.984375)
     assert [name for name, met in found.met.items() if met] == ["nothing but refusals"]
