@@ -35,7 +35,8 @@ RESULTS = Path(__file__).parent / "results" / "telemetry.json"
 OFF, AGAIN = "off", "off again"
 _SILENCE = """
 import sys
-from serving import cli, metrics, observing
+from serving import cli
+from serving.telemetry import metrics, observing
 observing.Observer.answered = observing.Observer.refused = lambda *_: None
 metrics.ModelCounters.executed = lambda *_: None
 sys.exit(cli.main(sys.argv[1:]))

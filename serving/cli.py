@@ -215,8 +215,8 @@ def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 
 
 def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
-    from serving import storage
-    from serving.cached import Cache
+    from serving.artifacts import storage
+    from serving.artifacts.cached import Cache
 
     access = storage.Access(
         docker_config=Path(env.get(Env.DOCKER_CONFIG) or Path(env.get("HOME", "/"), ".docker")),
@@ -239,7 +239,7 @@ def _engine(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 
 
 def _cache(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
-    from serving import cache
+    from serving.artifacts import cache
 
     return cache.serve(options.dir, options.max_bytes, options.host, options.port)
 

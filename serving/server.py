@@ -27,22 +27,22 @@ from typing import Any
 import uvloop
 
 from serving import settings, threads
-from serving.answers import Answers
-from serving.budget import Budget
-from serving.catalog import Catalog
 from serving.contract import DRAIN_TIMEOUT_S, Exit
 from serving.errors import EnginesHung, ServingError
 from serving.http import listener
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
-from serving.metrics import Metrics
-from serving.models import Models
-from serving.observing import Observer
-from serving.repository import Repository
-from serving.roles import Alone, Member, Process, Role, say_ready
+from serving.models.base import Models
+from serving.models.budget import Budget
+from serving.models.catalog import Catalog
+from serving.models.repository import Repository
 from serving.scheduling import Admission
+from serving.scheduling.answers import Answers
 from serving.service import Service
 from serving.telemetry import telemetry
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.observing import Observer
+from serving.workers.roles import Alone, Member, Process, Role, say_ready
 
 _log = logging.getLogger(__name__)
 
@@ -116,9 +116,10 @@ def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
     """Takes the ports, then keeps the workers. What they need is imported here, once, and shared by forking."""
     import tempfile
 
-    from serving import grpc_server, scratch, workers
     from serving.engines import onnxruntime
+    from serving.grpc import server as grpc_server
     from serving.http import protocol
+    from serving.workers import scratch, supervisor
 
     _log.debug("%s, %s and %s are shared", grpc_server.__name__, onnxruntime.__name__, protocol.__name__)
     http = listener.bound(listen.host, listen.http_port, shared=serving.workers)
@@ -128,7 +129,7 @@ def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
         ports["grpc_port"] = reserved[0].getsockname()[1]
     listen = dataclasses.replace(listen, **ports)
 
-    def work(place: workers.Place) -> int:
+    def work(place: supervisor.Place) -> int:
         role = Member(place, shared)
         try:
             return _on_uvloop(lambda: _serve(listen, serving, role))
@@ -137,7 +138,7 @@ def _serve_with_workers(listen: Listen, serving: Serving) -> Exit:
 
     with scratch.folder(Path(tempfile.gettempdir())) as shared:
         asyncio.run(
-            workers.Supervisor(work, http, serving.pin).run(
+            supervisor.Supervisor(work, http, serving.pin).run(
                 lambda: say_ready(listen.host, ports), listen.settle_s, DRAIN_TIMEOUT_S
             )
         )
@@ -174,7 +175,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
     ports = {"http_port": role.bind()}
     role.begin(Process(plane, models, http, ending))
     if listen.grpc_port is not None:
-        from serving.grpc_server import GrpcServer
+        from serving.grpc.server import GrpcServer
 
         grpc_server = GrpcServer(
             service, listen.limits.max_request_bytes, listen.identity, admission, role.shares_ports

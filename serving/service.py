@@ -10,10 +10,10 @@ import importlib.metadata
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from serving import statistics
 from serving.errors import NotReady, Unsupported
-from serving.models import Models, State
-from serving.observing import Call, Observer
+from serving.models.base import Models, State
+from serving.telemetry import statistics
+from serving.telemetry.observing import Call, Observer
 from serving.tensors import TensorSpec
 
 EXTENSIONS = [

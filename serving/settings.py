@@ -78,7 +78,7 @@ class Batching(_Strict, frozen=True):
 
 
 class WarmUp(_Strict, frozen=True):
-    """One or more requests that the model answers before it is ready; see ``serving.warming``."""
+    """One or more requests that the model answers before it is ready; see ``serving.models.warming``."""
 
     file: str | None = None
     """A V2 request in JSON, beside the model's file."""
@@ -125,7 +125,7 @@ class Settings(_Strict, frozen=True):
     isolation: Literal["none", "process"] = "none"
     """Whether the engine runs in the server's process or in one of its own, whose end ends nothing else."""
     cache: bool = False
-    """Whether it always answers equal requests alike, so that answers may be kept (``serving.answers``)."""
+    """Whether it always answers equal requests alike, so that answers may be kept (``serving.scheduling.answers``)."""
     warm_up: tuple[WarmUp, ...] = ()
     """Run after the trial inference, in this order."""
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None

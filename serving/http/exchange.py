@@ -17,15 +17,16 @@ from urllib.parse import quote
 
 import orjson
 
-from serving import grpc_methods, metrics
 from serving.contract import COMPRESSION_METADATA_KEY, GRPC_SERVICE
 from serving.errors import Cancelled, ServingError, TooLarge, Unsupported
+from serving.grpc import methods as grpc_methods
 from serving.http import coding, grpc_wire
 from serving.http.routes import Kind, Route
-from serving.observing import Facts
 from serving.protocols import binary, classification, generate, grpc, v1, v2
 from serving.requests import Request, Response
 from serving.scheduling import Job, ModelQueue, Result, Stream
+from serving.telemetry import metrics
+from serving.telemetry.observing import Facts
 
 if TYPE_CHECKING:
     from serving.http.protocol import InferenceProtocol

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from serving.errors import Overloaded
 from serving.http.routes import Routes
-from serving.metrics import Metrics
-from serving.observing import Call
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.observing import Call
 
 _OTHER_FILES = 64
 """Open files that are no connections: models being loaded, other ports, the event loop's own."""

@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 
 from serving import tensors
 from serving.contract import GRPC_SERVICE
-from serving.descriptors import Messages
 from serving.errors import InvalidInput
 from serving.protocols import elements, options
+from serving.protocols.descriptors import Messages
 from serving.requests import Request, Response, Wanted
 from serving.tensors import Tensor
 

@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from serving.engines import cpu
 from serving.engines.base import StreamingEngine
 from serving.errors import Cancelled, DeadlineExceeded, NotReady, Overloaded, ServingError
-from serving.loading import Loaded
-from serving.metrics import ModelCounters
+from serving.models.loading import Loaded
 from serving.requests import Request, Response
 from serving.scheduling import admission, batching
 from serving.scheduling.admission import Admission, Bounds, Pressure
@@ -31,6 +30,7 @@ from serving.scheduling.line import Line
 from serving.scheduling.stream import Responses, Stream
 from serving.scheduling.worker import Outcome, Worker
 from serving.settings import Settings
+from serving.telemetry.metrics import ModelCounters
 from serving.tensors import Array, Signature
 
 GRACE_S = 2.0

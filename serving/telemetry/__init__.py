@@ -1,5 +1,5 @@
-"""What is told of requests and counters beyond ``/metrics``: log lines, the slowest requests, traces, OTLP metrics.
+"""What is counted, and what is told of requests: metrics, log lines, the slowest requests, traces.
 
-Here belongs what listens at the end of a request (``serving.observing``); what counts is in ``serving.metrics``.
-Nothing in it keeps or shows a payload, and nothing blocks the event loop.
+``observing`` hears each request's end and ``metrics`` counts it; the rest is imported when it is asked for.
+Nothing here keeps or shows a payload, and nothing blocks the event loop.
 """

@@ -1,4 +1,4 @@
-"""The counters of ``serving.metrics`` over OTLP: the same names, labels and numbers as ``/metrics`` shows.
+"""The counters of ``serving.telemetry.metrics`` over OTLP: the same names, labels and numbers as ``/metrics`` shows.
 
 Nothing is counted twice: the SDK's instruments are observable, so they read the counters when it is time to export.
 It has no observable histogram; ours are put beside the rest on their way to the exporter.
@@ -25,7 +25,7 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
 )
 
-from serving.metrics import MAX_VERSIONS, Distribution, Family
+from serving.telemetry.metrics import MAX_VERSIONS, Distribution, Family
 
 _MAX_SERIES = 8 * MAX_VERSIONS
 """Of one metric; the SDK's own limit is lower than what we may have, and our labels are bounded already."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from serving.observing import Call
 from serving.telemetry import records
+from serving.telemetry.observing import Call
 from serving.telemetry.records import Record
 
 MAX_IN_WORK = 200

@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from serving.observing import Call, End
 from serving.scheduling import Job
+from serving.telemetry.observing import Call, End
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_TEXT = 128

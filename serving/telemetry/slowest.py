@@ -12,7 +12,7 @@ import heapq
 import itertools
 from collections.abc import Iterator
 
-from serving.metrics import ModelCounters
+from serving.telemetry.metrics import ModelCounters
 from serving.telemetry.records import Record
 
 KEEP = 20

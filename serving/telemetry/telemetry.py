@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.errors import InvalidInput
-from serving.metrics import Metrics, ModelCounters
-from serving.observing import Call, End
 from serving.service import Service
 from serving.telemetry import otlp, page, records
+from serving.telemetry.metrics import Metrics, ModelCounters
+from serving.telemetry.observing import Call, End
 from serving.telemetry.request_log import RequestLog
 from serving.telemetry.sampling import Share
 from serving.telemetry.slowest import Slowest

@@ -25,9 +25,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from serving.errors import GrpcCode, ServingError
-from serving.observing import Call, End, Facts
 from serving.scheduling.job import Call as EngineCall
 from serving.telemetry import records
+from serving.telemetry.observing import Call, End, Facts
 
 _GRPC_FAULTS = {2, 4, 12, 13, 14, 15}
 """Codes that the semantic conventions call errors of a server; the others are the client's."""

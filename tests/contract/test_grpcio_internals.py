@@ -1,4 +1,4 @@
-"""What ``serving/grpc_core.py`` uses of grpcio's private core binding, as ``grpc._server`` does."""
+"""What ``serving/grpc/core.py`` uses of grpcio's private core binding, as ``grpc._server`` does."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ from serving.http.application import LazyApplication
 from serving.http.exchange import Exchange
 from serving.http.plane import DataPlane, Limits
 from serving.http.protocol import InferenceProtocol
-from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.models.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry.metrics import Metrics
 
 _WITHIN_S = 10.0
 _LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import loading
 from serving.engines.base import Engine, Interrupt
-from serving.loading import Loaded
-from serving.metrics import ModelCounters
+from serving.models import loading
+from serving.models.loading import Loaded
 from serving.requests import Request, Response, Wanted
 from serving.scheduling import Admission, Done, Job, ModelQueue, Result
 from serving.settings import Settings
+from serving.telemetry.metrics import ModelCounters
 from serving.tensors import Array, Tensor
 from tests.rig import onnx_models
 

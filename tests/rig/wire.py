@@ -13,8 +13,8 @@ import orjson
 
 from serving.http.listener import HttpListener
 from serving.http.plane import DataPlane, Limits
+from serving.models.repository import Repository
 from serving.protocols import grpc
-from serving.repository import Repository
 
 LIMITS = Limits(max_request_bytes=200_000, max_held_bytes=300_000)
 INFER = "/v2/models/m/infer"

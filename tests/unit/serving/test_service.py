@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.catalog import Catalog
 from serving.errors import NotReady, UnknownModel
+from serving.models.catalog import Catalog
 from serving.service import Service
 
 

@@ -7,10 +7,10 @@ from onnx import TensorProto
 
 from serving.http.listener import HttpListener, bound
 from serving.http.plane import DataPlane
-from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.models.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry.metrics import Metrics
 from tests.rig import onnx_models
 from tests.rig.wire import LIMITS, Served
 

@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from serving.http import management
-from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.models.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service, version
+from serving.telemetry.metrics import Metrics
 from tests.rig import onnx_models
 
 EXTENSIONS = [

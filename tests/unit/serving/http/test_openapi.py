@@ -8,10 +8,10 @@ from fastapi.routing import APIRoute
 
 from serving.http import management, openapi
 from serving.http.routes import Kind, Routes
-from serving.metrics import Metrics
-from serving.repository import Repository
+from serving.models.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry.metrics import Metrics
 from tests.rig import model_server
 from tests.rig.model_server import ModelServer
 

@@ -16,14 +16,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.contract import GRPC_SERVICE
-from serving.grpc_server import GrpcServer
+from serving.grpc.server import GrpcServer
 from serving.http.listener import HttpListener, bound
 from serving.http.plane import DataPlane, Limits
-from serving.metrics import Metrics, ModelCounters
+from serving.models.repository import Repository
 from serving.protocols import grpc
-from serving.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service
+from serving.telemetry.metrics import Metrics, ModelCounters
 from tests.rig import onnx_models
 
 INFER = "/v2/models/m/infer"

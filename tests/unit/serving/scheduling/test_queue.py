@@ -18,11 +18,11 @@ from serving.errors import (
     Overloaded,
     ServingError,
 )
-from serving.loading import Loaded
-from serving.metrics import ModelCounters
+from serving.models.loading import Loaded
 from serving.requests import Request
 from serving.scheduling import Admission, Job, ModelQueue, Result
 from serving.settings import Batching, Limits, Settings
+from serving.telemetry.metrics import ModelCounters
 from serving.tensors import Array, Signature, Tensor, TensorSpec
 from tests.rig import waiting
 

@@ -9,12 +9,12 @@ import pytest
 from serving.engines.base import Interrupt
 from serving.engines.identity import IdentityEngine, StreamingIdentityEngine
 from serving.errors import Cancelled, DeadlineExceeded, InferenceFailed, InvalidInput, Overloaded, ServingError
-from serving.loading import Loaded
-from serving.metrics import ModelCounters
+from serving.models.loading import Loaded
 from serving.requests import Request, Response
 from serving.scheduling import Admission, ModelQueue, Stream
 from serving.scheduling.stream import AHEAD
 from serving.settings import Limits, Settings
+from serving.telemetry.metrics import ModelCounters
 from serving.tensors import Array, Tensor, TensorSpec
 
 SPECS = (TensorSpec("x", "FP32", (-1,)),)

@@ -1,4 +1,4 @@
-from serving.metrics import ModelCounters
+from serving.telemetry.metrics import ModelCounters
 from serving.telemetry.records import Record
 from serving.telemetry.slowest import KEEP, SLOW_S, WINDOW_S, Slowest
 

@@ -1,0 +1,1 @@
+"""Several processes behind the same ports, and what makes them look like one."""
