@@ -1,7 +1,15 @@
 """``python -m serving``: the model server and its fetcher."""
 
+import logging
+import os
 import sys
 
 from serving import cli
 
-sys.exit(cli.main(sys.argv[1:]))
+code = cli.main(sys.argv[1:])
+logging.shutdown()
+sys.stdout.flush()
+sys.stderr.flush()
+# Not sys.exit: a model may be loading or running in a thread's C++ at this moment, and the interpreter ends
+# such a thread by unwinding its frames, which C++ answers with abort().
+os._exit(code)

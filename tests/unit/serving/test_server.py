@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -171,7 +172,10 @@ def test_a_model_reloaded_under_load_loses_no_request_and_a_bad_one_changes_noth
     assert results[-1] == (200, 2.7)
 
 
-def test_a_server_told_to_end_while_it_loads_does_not_wait_for_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cpu_s", [0.0, 0.05, 0.1, 0.15, 0.2])
+def test_a_server_told_to_end_at_any_moment_of_loading_does_not_wait_for_the_model(
+    tmp_path: Path, cpu_s: float
+) -> None:
     process = start("serve", str(onnx_models.endless(tmp_path / "endless.onnx")))
     try:
         assert process.stderr is not None
@@ -180,6 +184,9 @@ def test_a_server_told_to_end_while_it_loads_does_not_wait_for_the_model(tmp_pat
         assert port, said
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(port[1]))):
             pass
+        spent = psutil.Process(process.pid).cpu_times
+        begun = sum(spent()[:2])
+        until(lambda: sum(spent()[:2]) >= begun + cpu_s, f"it spends {cpu_s} s on loading")
         process.terminate()
         assert process.wait(DEADLINE_S) == Exit.OK
     finally:
