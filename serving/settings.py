@@ -35,8 +35,10 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
 class Limits(_Strict, frozen=True):
     """What a request may take of a model."""
 
-    max_pending: Annotated[int, msgspec.Meta(ge=1)] = 128
-    """Requests that one version may have, waiting or in the engine."""
+    max_pending: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Requests that one version may have, waiting or in the engine. Left out: 128, and for a quick model as many more
+    as wait no longer than 0.25 s.
+    """
     max_pending_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 2**20
     """Bytes of their tensors. One request is taken whatever its size."""
     timeout: Duration = "30s"

@@ -24,4 +24,6 @@ class Limits(Strict):
     execution: Duration | None = None
     """Longest time of one call of the engine, which is then interrupted. Left out: as `timeout`."""
     max_pending: Annotated[int | None, Field(ge=1, le=100000)] = None
-    """Requests that one replica may have, waiting or in the engine. Left out: 128."""
+    """Requests that one replica may have, waiting or in the engine. Left out: 128, and for a quick model as many more
+    as wait no longer than 0.25 s.
+    """

@@ -2,7 +2,9 @@
 
 A queue that is long for a moment is welcome: it is a burst, and every request of it is answered soon. A queue that
 stays full gains nothing: each answer comes later, none more. The two look alike at any one moment, so ``Pressure``
-looks at refusals over time. The bound (``limits.maxPending``) is generous. Once a queue at its bound has refused
+looks at refusals over time. The bound is generous: ``limits.maxPending``, or else ``MANY`` requests and however many
+more are answered within ``BRIEF_S``, since a quick model meets 128 of them in a pause of the machine. Once a queue at
+its bound has refused
 requests for a whole interval (100 ms or three calls of the engine, the longer), with no pause as long as that, it is
 *pressed*: from then on only the next call of the engine may be waited for (``slack``), and who waits beyond it is
 sent away. A pause of one interval without refusals ends it.
@@ -20,6 +22,10 @@ from serving.errors import Overloaded
 
 INTERVAL_S = 0.1
 INTERVAL_CALLS = 3
+MANY = 128
+"""Requests that may wait for any model, however long that takes."""
+BRIEF_S = 0.25
+"""Work that may wait for any model, however many requests that is."""
 SLACK_CALLS = 8
 """Calls that may be waited for by requests that go alone: so many that arrivals at random leave the engine no gap."""
 TOO_MUCH = "gets more requests than it can answer; send again later, or give it more replicas"
@@ -57,20 +63,25 @@ class Admission:
 class Bounds:
     """How much may wait for one model version."""
 
-    __slots__ = ("max_bytes", "max_requests", "slack")
+    __slots__ = ("brief_s", "max_bytes", "max_requests", "slack")
 
-    def __init__(self, max_requests: int, max_bytes: int, max_rows: int) -> None:
-        self.max_requests = max_requests
+    def __init__(self, max_requests: int | None, max_bytes: int, max_rows: int) -> None:
+        """Without ``max_requests``: ``MANY``, and more where they wait no longer than ``BRIEF_S``."""
+        self.max_requests = MANY if max_requests is None else max_requests
+        self.brief_s = BRIEF_S if max_requests is None else 0.0
         self.max_bytes = max_bytes
         self.slack = max_rows if max_rows > 1 else SLACK_CALLS
         """Rows that may wait where the model is pressed: one full call, which is the next."""
 
-    def refusal(self, requests: int, held_bytes: int, size_bytes: int, waiting_rows: int, pressed: bool) -> str | None:
+    def refusal(
+        self, requests: int, held_bytes: int, size_bytes: int, waiting_rows: int, wait_s: float, pressed: bool
+    ) -> str | None:
         """Why a request of ``size_bytes`` cannot be taken beside those there are, from its verb on; None when it can.
 
-        ``requests`` and ``held_bytes`` are those not answered yet, ``waiting_rows`` are of those not begun.
+        ``requests`` and ``held_bytes`` are those not answered yet, ``waiting_rows`` are of those not begun, which take
+        about ``wait_s``.
         """
-        if requests >= self.max_requests:
+        if requests >= self.max_requests and wait_s >= self.brief_s:
             return f"has {requests} requests waiting, its limit; send again later, or raise limits.maxPending"
         if requests and held_bytes + size_bytes > self.max_bytes:
             return (

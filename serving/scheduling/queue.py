@@ -108,14 +108,13 @@ class ModelQueue:
         if self._pending == len(self._gathered):
             return self._admission.refusal()
         now = time.perf_counter()
-        interval_s = admission.interval_s(self._call_s)
-        refused = self._bounds.refusal(
-            self._pending, self._pending_bytes, size_bytes, self._line.rows, self._pressure.stands(now, interval_s)
-        )
+        interval_s, wait_s = admission.interval_s(self._call_s), self._wait_s()
+        pressed = self._pressure.stands(now, interval_s)
+        refused = self._bounds.refusal(self._pending, self._pending_bytes, size_bytes, self._line.rows, wait_s, pressed)
         if refused is None:
             return self._admission.refusal()
         self._pressure.refused(now, interval_s)
-        return Overloaded(f"model '{self.name}' {refused}", self._wait_s())
+        return Overloaded(f"model '{self.name}' {refused}", wait_s)
 
     def _wait_s(self) -> float:
         """How long a request that comes now would wait for its call, as far as can be told."""

@@ -31,7 +31,26 @@ HEAVY = "has 90 bytes waiting, this request has 11; the limit is 100: send again
 def test_what_may_wait_follows_from_number_bytes_and_pressure(
     requests: int, held: int, size: int, waiting: int, pressed: bool, max_rows: int, refused: str | None
 ) -> None:
-    assert Bounds(8, 100, max_rows).refusal(requests, held, size, waiting, pressed) == refused
+    assert Bounds(8, 100, max_rows).refusal(requests, held, size, waiting, 0.0, pressed) == refused
+
+
+@pytest.mark.parametrize(
+    ("max_requests", "requests", "wait_s", "taken"),
+    [
+        (None, 127, 60.0, True),
+        (None, 128, 0.26, False),
+        (None, 128, 0.24, True),
+        (None, 900, 0.24, True),
+        (900, 899, 60.0, True),
+        (8, 8, 0.001, False),
+    ],
+)
+def test_where_nothing_is_said_a_quick_model_may_have_more_requests_than_a_slow_one(
+    max_requests: int | None, requests: int, wait_s: float, taken: bool
+) -> None:
+    refused = Bounds(max_requests, 10**9, 32).refusal(requests, 0, 0, requests - 32, wait_s, False)
+
+    assert (refused is None) is taken
 
 
 @pytest.mark.parametrize(
@@ -92,7 +111,7 @@ class Simulated:
 
     def __init__(self, call_s: Callable[[int], float], max_rows: int) -> None:
         self.call_s, self.max_rows = call_s, max_rows
-        self.bounds, self.pressure = Bounds(128, 10**9, max_rows), Pressure()
+        self.bounds, self.pressure = Bounds(None, 10**9, max_rows), Pressure()
         self.waiting: deque[float] = deque()
         self.free_at = 0.0
         self.in_call = 0
@@ -113,7 +132,10 @@ class Simulated:
                         self.waiting.pop()
                         self.refused += 1
             pending = len(self.waiting) + self.in_call
-            if self.bounds.refusal(pending, 0, 0, len(self.waiting), self.pressure.stands(now, self._interval_s())):
+            calls = len(self.waiting) // self.max_rows + bool(self.in_call)
+            wait_s = self.call_s(self.max_rows) * calls
+            stands = self.pressure.stands(now, self._interval_s())
+            if self.bounds.refusal(pending, 0, 0, len(self.waiting), wait_s, stands):
                 self.pressure.refused(now, self._interval_s())
                 self.refused += 1
             else:
@@ -169,9 +191,9 @@ def test_at_ten_times_its_capacity_a_model_answers_as_many_as_it_can_and_those_i
 
 @pytest.mark.parametrize("clients", [32, 128])
 def test_clients_that_wait_for_their_answers_are_never_refused_however_long_the_queue_stands(clients: int) -> None:
-    bounds, pressure = Bounds(128, 10**9, 1), Pressure()
+    bounds, pressure = Bounds(None, 10**9, 1), Pressure()
 
     for answered in range(10_000):
         pending = clients - 1
         stands = pressure.stands(answered * 0.004, admission.interval_s(0.004))
-        assert bounds.refusal(pending, 0, 0, pending - 1, stands) is None
+        assert bounds.refusal(pending, 0, 0, pending - 1, 0.004 * pending, stands) is None
