@@ -1,8 +1,4 @@
-"""One request that the protocol class answers itself: from its headers to its answer.
-
-An exchange stands where uvicorn expects a ``RequestResponseCycle``, so that it takes its turn among
-pipelined requests; the attributes uvicorn touches are marked.
-"""
+"""One request that the protocol class answers itself: what is done with it, and its answer."""
 
 from __future__ import annotations
 
@@ -12,17 +8,18 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
 import orjson
 
 from serving.contract import COMPRESSION_METADATA_KEY, GRPC_SERVICE
-from serving.errors import Cancelled, ServingError, TooLarge, Unsupported
+from serving.errors import Cancelled, ServingError, Unsupported
 from serving.grpc import methods as grpc_methods
 from serving.http import coding, grpc_wire
+from serving.http.arriving import Arriving
 from serving.http.routes import Kind, Route
-from serving.protocols import binary, classification, generate, grpc, v1, v2
+from serving.protocols import classification, generate, grpc, v1, v2
 from serving.requests import Request, Response
 from serving.scheduling import Job, ModelQueue, Result, Stream
 from serving.telemetry import metrics
@@ -54,78 +51,21 @@ _NAMING = frozenset({Kind.V2_INFER, Kind.GENERATE, Kind.GENERATE_STREAM, Kind.V1
 _END_OF_HEAD = b"\r\n\r\n"
 _DISCARDED_BYTES = 256 * 1024
 """A body up to this size is read and thrown away after an early answer, and the connection stays."""
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _NoEvent:
-    def set(self) -> None:
-        """Uvicorn wakes a waiting application; nobody waits on an exchange."""
-
-
-class Exchange:
+class Exchange(Arriving):
     """A request on the short way."""
 
-    message_event: ClassVar[Any] = _NoEvent()  # uvicorn
-    response_complete = False  # uvicorn
-    disconnected = False  # uvicorn
-    received = False
-    traced = False
-    """Whether its caller traces it."""
     begun = False
     """Whether a part of its answer is on the way."""
-    # Most requests need few of these, so they are set where they differ: half a microsecond a request.
-    _parts: bytes | bytearray = b""
-    _size = 0
-    _held = 0
     _sent = 0
-    _started = False
-    _received_at = 0.0
-    _problem: ServingError | None = None
     _queue: ModelQueue | None = None
-    _job: Job | None = None
     _request: Request | None = None
     _rows = True
-    _header_length: int | None = None
-    _encoding = ""
-    _coding: str | None = None
-    _grpc_encoding = ""
-    _grpc_timeout_s: float | None = None
-    _unsent = 0.0
-    _headers: list[tuple[bytes, bytes]]
 
     def __init__(self, protocol: InferenceProtocol, route: Route, keep_alive: bool, wants_continue: bool) -> None:
-        self.keep_alive = keep_alive  # uvicorn
-        self._protocol = protocol
+        super().__init__(protocol, keep_alive, wants_continue)
         self._route = route
-        self._wants_continue = wants_continue
-
-    # What arrives
-
-    def headers(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Takes from the request's headers what matters to it."""
-        self._headers = headers
-        try:
-            for name, value in headers:
-                if name == b"content-length":
-                    self._unsent = int(value)
-                    self._admit(self._unsent)
-                elif name == binary.HEADER:
-                    self._header_length = binary.header_length(value)
-                elif name == b"content-encoding":
-                    self._encoding = value.decode("latin-1").strip().lower()
-                elif name == b"accept-encoding":
-                    self._coding = coding.accepted(value.decode("latin-1"))
-                elif name == b"grpc-encoding":
-                    self._grpc_encoding = value.decode("latin-1")
-                elif name == b"grpc-timeout":
-                    self._grpc_timeout_s = grpc_wire.timeout_s(value)
-                elif name == b"transfer-encoding":
-                    self._unsent = math.inf
-                elif name == b"traceparent":
-                    self.traced = True
-            self._ask()
-        except ServingError as error:
-            self._problem = error
 
     def _ask(self) -> None:
         """Whether the request will be taken at all, before its body is read."""
@@ -139,77 +79,6 @@ class Exchange:
         is_grpc = kind is Kind.GRPC and self._route.method == "ModelInfer"
         if is_grpc and (refused := plane.admission.refusal()) is not None:
             raise refused
-
-    def spoil(self, error: ServingError) -> None:
-        """The rest of the request will not come, or cannot be read."""
-        self._problem = error
-        self.keep_alive = False
-        self._unsent = math.inf
-        self._drop_body()
-        if self._started:
-            self._run()
-
-    def body(self, data: bytes) -> None:
-        """Takes a part of the body; one beyond the limits is refused at once."""
-        if self._problem is not None:
-            return
-        self._size += len(data)
-        try:
-            self._admit(self._size)
-            if not self._parts:
-                self._parts = data
-                return
-            self._hold()
-        except ServingError as error:
-            self._problem = error
-            self._drop_body()
-            if self._started:
-                self._run()
-            return
-        if isinstance(self._parts, bytes):
-            self._parts = bytearray(self._parts)
-        self._parts += data
-
-    def _admit(self, size: int) -> None:
-        limit = self._protocol.plane.limits.max_request_bytes
-        if size > limit:
-            raise TooLarge(
-                f"the request has {size} bytes or more, the limit of this server is {limit} (--max-request-bytes)"
-            )
-
-    def _hold(self) -> None:
-        admission = self._protocol.plane.admission
-        if (refused := admission.hold(self._size - self._held)) is not None:
-            raise refused
-        self._held = self._size
-
-    def _drop_body(self) -> None:
-        self._parts = b""
-        if self._held:
-            self._protocol.plane.admission.bytes -= self._held
-            self._held = 0
-
-    def complete(self) -> None:
-        """The last byte of the request has come."""
-        self.received = True
-        self._received_at = time.perf_counter()
-        if self._started and not self.response_complete:
-            self._run()
-
-    def start(self) -> None:
-        """Its turn has come: everything before it on this connection is answered."""
-        self._started = True
-        if self.received or self._problem is not None:
-            self._run()
-        elif self._wants_continue:
-            self._protocol.transport.write(CONTINUE)
-
-    def abandon(self) -> None:
-        """The client has gone."""
-        self.disconnected = True
-        self._drop_body()
-        if self._job is not None and not self.response_complete:
-            self._job.cancel()
 
     # What is done with it
 
@@ -421,14 +290,6 @@ class Exchange:
             self._sent,
             self._job,
         )
-
-    def header(self, name: str) -> str | None:
-        """The first header of this lower-case name."""
-        wanted = name.encode()
-        for found, value in self._headers:
-            if found == wanted:
-                return value.decode("latin-1")
-        return None
 
     # What goes out
 

@@ -31,7 +31,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from serving.errors import HeadersTooLarge, InvalidInput, ServingError, TargetTooLong, TooLarge, TooSlow
-from serving.http.exchange import CONTINUE, Exchange
+from serving.http.arriving import CONTINUE
+from serving.http.exchange import Exchange
 from serving.http.plane import DataPlane
 from serving.http.routes import Kind, Route, origin_form
 
