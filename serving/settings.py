@@ -136,6 +136,11 @@ class Settings(_Strict, frozen=True):
     labels: dict[str, tuple[str, ...]] = {}
     """Names of the classes of an output, by the output's name; Triton's classification extension shows them."""
 
+    @property
+    def computes_here(self) -> bool:
+        """Whether the server's own threads compute, so that the process's CPU time is what a call costs."""
+        return self.isolation == "none" and self.onnxruntime.providers == ("CPUExecutionProvider",)
+
 
 DEFAULT = Settings()
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from serving.engines import artifact
 from serving.engines.base import Engine, Interrupt
 from serving.errors import ArtifactRefused, EngineLost, InvalidInput, ServingError
 from serving.models import rows, warming
-from serving.models.rows import Rows
+from serving.models.rows import Clocks, Rows
 from serving.settings import Batching, Settings
 
 INLINE_S = 100e-6
@@ -59,9 +58,7 @@ class Loaded:
     """What was found about its rows, and decided: a sentence from its verb on."""
 
 
-def load(
-    path: Path, said: Settings, clock: Callable[[], float] = time.perf_counter, shared: Path | None = None
-) -> Loaded:
+def load(path: Path, said: Settings, clocks: Clocks = rows.REAL, shared: Path | None = None) -> Loaded:
     """Loads and tries an artifact; ArtifactRefused when it cannot be loaded, does not end within its time limit, or
     does not have what was said of it.
     """
@@ -71,7 +68,7 @@ def load(
     timer.start()
     try:
         engine.signature.labelled(said.labels)
-        loaded = _tried(engine, path, said, interrupt, clock)
+        loaded = _tried(engine, path, said, interrupt, clocks if said.computes_here else clocks.without_processor())
         timer.cancel()
         warming.run(engine, path, said)
         return loaded
@@ -93,16 +90,16 @@ def _engine(path: Path, said: Settings, shared: Path | None) -> Engine:
     return ProcessEngine(path, said)
 
 
-def _tried(engine: Engine, path: Path, said: Settings, interrupt: Interrupt, clock: Callable[[], float]) -> Loaded:
-    inline_elements, call_s = _inline_elements(engine, path, said.limits.timeout_s, interrupt, clock)
+def _tried(engine: Engine, path: Path, said: Settings, interrupt: Interrupt, clocks: Clocks) -> Loaded:
+    inline_elements, call_s = _inline_elements(engine, path, said.limits.timeout_s, interrupt, clocks.wall)
     if said.batching.max_size == 1:
         return Loaded(engine, inline_elements, call_s, finding="shares no calls (batching.maxSize is 1)")
-    found = rows.tried(engine, interrupt, clock)
+    found = rows.tried(engine, interrupt, clocks)
     max_rows = _max_rows(path, said.batching, found)
     finding = f"{found.finding}; " + (f"shares calls of up to {max_rows} rows" if max_rows > 1 else "shares no calls")
     if max_rows > 1 and said.batching.max_delay_s > 0:
         inline_elements = 0  # who asks for fuller calls has requests wait, which the event loop must not
-    joins_inline = inline_elements > 0 and max_rows > 1 and _is_quick(engine, found, max_rows, clock)
+    joins_inline = inline_elements > 0 and max_rows > 1 and _is_quick(engine, found, max_rows, clocks.wall)
     return Loaded(engine, inline_elements, call_s, max_rows, joins_inline, finding)
 
 

@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.errors import ArtifactRefused
 from serving.models import loading
+from serving.models.rows import Clocks
 from serving.settings import Batching, Limits, Settings
 from tests.rig import onnx_models
+
+
+def ticking(clock: Callable[[], float]) -> Clocks:
+    return Clocks(wall=clock, processor=clock)
 
 
 def test_a_model_that_never_ends_is_refused_before_anybody_can_ask_it(tmp_path: Path) -> None:
@@ -41,7 +47,7 @@ def test_a_quick_model_may_run_on_the_event_loop_for_inputs_not_much_larger_than
     path.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}')
     readings = itertools.count()
 
-    loaded = loading.load(path, Settings(), clock=lambda: next(readings) * took_s)
+    loaded = loading.load(path, Settings(), clocks=ticking(lambda: next(readings) * took_s))
 
     assert loaded.inline_elements == elements
 
@@ -148,24 +154,39 @@ def test_a_quick_model_computes_on_the_event_loop_together_unless_requests_are_t
     assert (waits.inline_elements, waits.joins_inline) == (0, False)
 
 
-def test_joining_must_be_worth_it(tmp_path: Path) -> None:
+def steady() -> Callable[[], float]:
+    return itertools.count(step=1e-6).__next__
+
+
+def slower_with_each_look() -> Callable[[], float]:
+    """The first call, of a row by itself, takes least, so that four together seem to gain nothing."""
+    return (2**look * 1e-6 for look in itertools.count()).__next__
+
+
+@pytest.mark.parametrize(
+    ("isolation", "wall", "processor", "max_rows"),
+    [
+        ("none", steady(), slower_with_each_look(), 1),
+        ("none", slower_with_each_look(), steady(), 32),  # what a busy machine looks like
+        ("none", steady(), lambda: 0.01, 32),  # a processor clock that ticks too coarsely
+        ("process", steady(), slower_with_each_look(), 32),  # the child's time is not in the server's
+    ],
+)
+def test_joining_must_be_worth_it_in_processor_time_where_that_can_be_told(
+    tmp_path: Path, isolation: Any, wall: Callable[[], float], processor: Callable[[], float], max_rows: int
+) -> None:
     path = tmp_path / "m.identity.json"
     path.write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}')
-    reading = 0.0
 
-    def slower_with_each_look() -> float:
-        nonlocal reading
-        reading = reading * 2 + 1e-6
-        return reading
+    loaded = loading.load(path, Settings(isolation=isolation), clocks=Clocks(wall, processor))
+    loaded.engine.close()
 
-    loaded = loading.load(path, Settings(), clock=slower_with_each_look)
-
-    assert (loaded.max_rows, loaded.finding.split(", 4")[0]) == (1, "computes rows one by one")
+    assert (loaded.max_rows, loaded.finding.split(", 4")[0]) == (max_rows, "computes rows one by one")
 
 
 def test_a_machine_that_pauses_during_the_trial_does_not_keep_a_small_model_off_the_event_loop(tmp_path: Path) -> None:
     moments = itertools.accumulate(itertools.chain([0, 0, 0.02], itertools.repeat(10e-6)))
 
-    loaded = loading.load(onnx_models.linear(tmp_path / "m.onnx"), Settings(), clock=lambda: next(moments))
+    loaded = loading.load(onnx_models.linear(tmp_path / "m.onnx"), Settings(), clocks=ticking(lambda: next(moments)))
 
     assert loaded.inline_elements > 0

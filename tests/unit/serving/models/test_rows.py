@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from serving.engines import artifact
 from serving.engines.base import Interrupt
 from serving.models import rows
+from serving.models.rows import Took
 from tests.rig import onnx_models
 
 FLOAT = TensorProto.FLOAT
@@ -153,3 +154,18 @@ def test_free_dimensions_are_made_as_large_as_the_model_needs(tmp_path: Path) ->
     assert convolution.independent is True
     assert convolution.sample is not None
     assert convolution.sample["x"].shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("one", "together", "gain"),
+    [
+        ([Took(0.5, 0.002), Took(0.003, 0.004)], [Took(0.4, 0.004)], 2.0),  # the least of each, in processor time
+        ([Took(0.002, 0.004)], [Took(0.004, 0.016)], 1.0),  # spread over more threads, but no less work
+        ([Took(0.002, 0.0), Took(0.002, 0.01)], [Took(0.004, 0.0)], 2.0),  # ticks of 10 ms: by the wall's clock
+        ([Took(0.002, 0.0)], [Took(0.004, 0.01)], 2.0),
+    ],
+)
+def test_what_joining_gains_is_told_from_the_least_of_several_calls(
+    one: list[Took], together: list[Took], gain: float
+) -> None:
+    assert rows.gain(4, one, together) == gain
