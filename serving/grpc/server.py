@@ -312,7 +312,7 @@ class _Inference:
             message.id,
             message.ByteSize(),
             0 if self.answer is None else self.answer.ByteSize(),
-            self.job,
+            None if self.job is None else self.job.way(),
         )
 
     def header(self, name: str) -> str | None:

@@ -288,7 +288,7 @@ class Exchange(Arriving):
             "" if request is None else request.id,
             self._size,
             self._sent,
-            self._job,
+            None if self._job is None else self._job.way(),
         )
 
     # What goes out

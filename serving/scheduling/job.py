@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from serving.engines.base import Interrupt
 from serving.errors import ServingError
@@ -27,6 +28,16 @@ class Call:
         self.rows = rows
         self.begun = begun
         self.ended = begun
+
+
+class Way(NamedTuple):
+    """What a job noted of its way, without what it carries: see ``Job`` and ``Call``."""
+
+    submitted: float
+    begun: float
+    ended: float
+    rows: int
+    call: Call | None
 
 
 class Batch:
@@ -106,6 +117,10 @@ class Job:
         """Its client has gone."""
         self.interrupt: Interrupt | None = None
         """What ends it alone, where nobody shares its call: that of a stream."""
+
+    def way(self) -> Way:
+        """What may be kept of it longer than its tensors."""
+        return Way(self.submitted, self.begun, self.ended, self.rows, self.call)
 
     def cancel(self) -> None:
         """The client has gone: the request leaves the queue; the engine is stopped if it computes for nobody else."""

@@ -15,7 +15,7 @@ from serving.errors import ServingError
 from serving.telemetry.metrics import ModelCounters
 
 if TYPE_CHECKING:
-    from serving.scheduling import Job
+    from serving.scheduling.job import Way
 
 
 class Facts(NamedTuple):
@@ -32,8 +32,15 @@ class Facts(NamedTuple):
     id: str
     bytes_in: int
     bytes_out: int
-    job: Job | None
-    """Its way through the queue; None when it never got there."""
+    way: Way | None
+    """Through the queue; None when it never got there."""
+
+
+class Caller(NamedTuple):
+    """What a request's caller sent of its trace."""
+
+    traceparent: str
+    tracestate: str
 
 
 class Call(Protocol):

@@ -10,8 +10,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from serving.scheduling import Job
-from serving.telemetry.observing import Call, End
+from serving.scheduling.job import Way
+from serving.telemetry.observing import End, Facts
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_TEXT = 128
@@ -67,12 +67,11 @@ class Record(NamedTuple):
         return {name: value for name, value in shown.items() if value not in (None, "")}
 
 
-def of(call: Call, end: End, trace_id: str) -> Record:
+def of(facts: Facts, end: End, trace_id: str) -> Record:
     """The record of a request."""
-    facts = call.facts()
     received, ended, error = end.received, end.ended, end.error
-    job = facts.job
-    computed = None if job is None else computation(job, ended)
+    way = facts.way
+    computed = None if way is None else computation(way, ended)
     begun, until = computed or (ended, ended)
     return Record(
         ended_at=time.time() - time.perf_counter() + ended,
@@ -85,9 +84,9 @@ def of(call: Call, end: End, trace_id: str) -> Record:
         error="" if error is None else type(error).__name__,
         bytes_in=facts.bytes_in,
         bytes_out=facts.bytes_out,
-        batch=None if job is None or computed is None else rows(job),
-        decode_s=None if job is None else job.submitted - received,
-        queue_s=None if job is None else begun - job.submitted,
+        batch=None if way is None or computed is None else rows(way),
+        decode_s=None if way is None else way.submitted - received,
+        queue_s=None if way is None else begun - way.submitted,
         compute_s=None if computed is None else until - begun,
         encode_s=None if computed is None else ended - until,
         total_s=ended - received,
@@ -95,20 +94,20 @@ def of(call: Call, end: End, trace_id: str) -> Record:
     )
 
 
-def computation(job: Job, ended: float) -> tuple[float, float] | None:
+def computation(way: Way, ended: float) -> tuple[float, float] | None:
     """When the engine worked for a request that ended at ``ended``; None when it never came to that.
 
     Of a request that was given up while the engine goes on, until then.
     """
-    call = job.call
+    call = way.call
     if call is not None:
         return call.begun, call.ended if call.begun < call.ended < ended else ended
-    return (job.begun, job.ended) if job.ended > job.begun else None
+    return (way.begun, way.ended) if way.ended > way.begun else None
 
 
-def rows(job: Job) -> int:
+def rows(way: Way) -> int:
     """How many rows the engine was given at once with this request."""
-    return job.rows if job.call is None else job.call.rows
+    return way.rows if way.call is None else way.call.rows
 
 
 def trace_id(traceparent: str | None) -> str:

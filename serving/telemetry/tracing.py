@@ -27,7 +27,7 @@ from opentelemetry.util.types import AttributeValue
 from serving.errors import GrpcCode, ServingError
 from serving.scheduling.job import Call as EngineCall
 from serving.telemetry import records
-from serving.telemetry.observing import Call, End, Facts
+from serving.telemetry.observing import Caller, End, Facts
 
 _GRPC_FAULTS = {2, 4, 12, 13, 14, 15}
 """Codes that the semantic conventions call errors of a server; the others are the client's."""
@@ -79,21 +79,19 @@ class Tracing:
         self._batches: dict[EngineCall, _Batch] = {}
         self._epoch_ns = _epoch_ns()
 
-    def ended(self, call: Call, end: End, sampled: bool) -> str:
+    def ended(self, facts: Facts, caller: Caller | None, end: End, sampled: bool) -> str:
         """Makes the spans of a request that is to have some, and gives its trace id; empty where nothing traces it.
 
         ``sampled`` is whether it is of the share of those without a parent.
         """
-        traceparent = call.header("traceparent") if call.traced else None
-        if traceparent is None:
+        if caller is None:
             if not sampled:
                 return ""
             context, trace_id = _ROOT, self._roots.trace_id()
-        elif self._drops_unsampled and traceparent.endswith("-00"):
-            return records.trace_id(traceparent)
+        elif self._drops_unsampled and caller.traceparent.endswith("-00"):
+            return records.trace_id(caller.traceparent)
         else:
-            carrier = {"traceparent": traceparent, "tracestate": call.header("tracestate") or ""}
-            context, trace_id = _W3C.extract(carrier, _ROOT), random.getrandbits(128)
+            context, trace_id = _W3C.extract(caller._asdict(), _ROOT), random.getrandbits(128)
         parent: SpanContext | None = get_current_span(context).get_span_context()
         if parent is not None and parent.is_valid:
             trace_id = parent.trace_id
@@ -102,7 +100,7 @@ class Tracing:
         decided = self._sampler.should_sample(context, trace_id, "infer", SpanKind.SERVER)
         if decided.decision is not Decision.RECORD_AND_SAMPLE:
             return "" if parent is None else f"{trace_id:032x}"
-        self._request(call.facts(), parent, _context(trace_id, decided, parent), decided, end)
+        self._request(facts, parent, _context(trace_id, decided, parent), decided, end)
         return f"{trace_id:032x}"
 
     def _request(
@@ -113,16 +111,16 @@ class Tracing:
         decided: SamplingResult,
         end: End,
     ) -> None:
-        job, error, ended = facts.job, end.error, end.ended
+        way, error, ended = facts.way, end.error, end.ended
         name, attributes = _named(facts, error)
-        if job is not None:
-            computed = records.computation(job, ended)
+        if way is not None:
+            computed = records.computation(way, ended)
             begun, until = computed or (ended, ended)
-            attributes["penstock.queue.duration"] = begun - job.submitted
-            self._span("queue", _below(own), own, job.submitted, begun)
+            attributes["penstock.queue.duration"] = begun - way.submitted
+            self._span("queue", _below(own), own, way.submitted, begun)
             if computed is not None:
-                attributes["penstock.batch.size"] = records.rows(job)
-                links = () if job.call is None else self._linked(job.call, facts, own)
+                attributes["penstock.batch.size"] = records.rows(way)
+                links = () if way.call is None else self._linked(way.call, facts, own)
                 self._span("compute", _below(own), own, begun, until, links=links)
         status = _UNSET
         if error is not None and _is_fault(facts, error):
@@ -136,7 +134,7 @@ class Tracing:
             return ()
         batch = self._batches.get(call)
         if batch is None:
-            batch = self._batches[call] = _Batch(facts._replace(job=None))
+            batch = self._batches[call] = _Batch(facts)
         batch.links.append(Link(request))
         return (Link(batch.context),)
 

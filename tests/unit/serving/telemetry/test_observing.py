@@ -112,7 +112,7 @@ async def test_an_answer_is_told_with_its_job_over_each_protocol(served: Served)
 
     told = [(facts.protocol, facts.model, facts.version, facts.id) for facts in served.heard.facts]
     assert told == [("v2", "m", "1", "7"), ("v1", "m", "1", ""), ("grpc", "m", "1", "8")]
-    assert all(facts.job and facts.job.ended >= facts.job.begun for facts in served.heard.facts)
+    assert all(facts.way and facts.way.ended >= facts.way.begun for facts in served.heard.facts)
     assert all(facts.bytes_in and facts.bytes_out for facts in served.heard.facts)
     assert served.heard.errors == ["", "", ""]
     assert served.heard.headers == ["rest", "rest", "grpc"]

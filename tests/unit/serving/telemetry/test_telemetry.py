@@ -388,6 +388,15 @@ def _labels(point: Any) -> str:
     return ",".join(f'{name}="{value}"' for name, value in collector.attributes(point.attributes).items())
 
 
+def test_a_request_is_among_the_slowest_as_soon_as_it_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
+    with model_server.running("serve", str(tmp_path / "m.identity.json")) as server:
+        for id in ("first", "second"):
+            assert server.request("POST", INFER, json.dumps(body(id=id)).encode())[0] == 200
+            [table] = json.loads(server.get(REQUESTS_PATH)[1])["slowest"]
+            assert id in {request["id"] for request in table["requests"]}
+
+
 def test_nothing_is_lost_at_a_clean_end(tmp_path: Path) -> None:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
     log = tmp_path / "requests.jsonl"
