@@ -26,7 +26,7 @@ MANY = 128
 """Requests that may wait for any model, however long that takes."""
 BRIEF_S = 0.25
 """Work that may wait for any model, however many requests that is."""
-SLACK_CALLS = 8
+SLACK_CALLS = 6
 """Calls that may be waited for by requests that go alone: so many that arrivals at random leave the engine no gap."""
 TOO_MUCH = "gets more requests than it can answer; send again later, or give it more replicas"
 

@@ -21,8 +21,8 @@ HEAVY = "has 90 bytes waiting, this request has 11; the limit is 100: send again
         (7, 90, 10, 6, False, 1, None),
         (8, 0, 0, 7, False, 1, FULL),
         (1, 90, 11, 0, False, 1, HEAVY),
-        (7, 0, 0, 7, True, 1, None),
-        (7, 0, 0, 8, True, 1, TOO_MUCH),
+        (7, 0, 0, 5, True, 1, None),
+        (7, 0, 0, 6, True, 1, TOO_MUCH),
         (7, 0, 0, 31, True, 32, None),
         (7, 0, 0, 32, True, 32, TOO_MUCH),
         (7, 0, 0, 32, False, 32, None),
@@ -126,11 +126,11 @@ class Simulated:
             now += chance.expovariate(per_s)
             self._compute(now)
             while tick < now:
-                tick += 0.1
                 if self.pressure.stands(tick, self._interval_s()):
                     while len(self.waiting) > self.bounds.slack:
                         self.waiting.pop()
                         self.refused += 1
+                tick += 0.1
             pending = len(self.waiting) + self.in_call
             calls = len(self.waiting) // self.max_rows + bool(self.in_call)
             wait_s = self.call_s(self.max_rows) * calls
@@ -163,6 +163,7 @@ def p99(waited: list[tuple[float, float]]) -> float:
     ("call_s", "max_rows"),
     [
         (lambda rows: 0.004, 1),
+        (lambda rows: 0.01, 1),
         (lambda rows: 0.05, 1),
         (lambda rows: 0.0019 + 0.00021 * rows, 32),
         (lambda rows: 0.05 + 0.005 * rows, 16),
