@@ -6,7 +6,6 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -129,6 +128,8 @@ class Service:
 
 def version() -> str:
     """The version of the installed distribution; ``0`` when it runs from a source tree."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("penstock")
     except importlib.metadata.PackageNotFoundError:

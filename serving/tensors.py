@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from serving.errors import InvalidInput
 
@@ -37,7 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _MAX_ELEMENTS = 2**60
 BINARY_ONLY = frozenset({"FP16", "BF16"})
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Tensor(NamedTuple):

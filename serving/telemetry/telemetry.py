@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from serving.errors import InvalidInput
 from serving.service import Service
-from serving.telemetry import otlp, page, records
+from serving.telemetry import otlp, records
 from serving.telemetry.metrics import Metrics, ModelCounters
 from serving.telemetry.observing import Call, Caller, End, Facts
 from serving.telemetry.request_log import RequestLog
@@ -134,6 +134,8 @@ class Telemetry:
         """Has the service show its requests."""
 
         def requests_page(as_html: bool) -> bytes:
+            from serving.telemetry import page
+
             self._tell()
             in_work = [pair for source in service.in_work for pair in source()]
             shown = page.document(in_work, self._slowest.records())

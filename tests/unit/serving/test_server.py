@@ -274,6 +274,29 @@ def test_help_costs_no_engine() -> None:
     assert found.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_server_answers_before_it_has_imported_what_only_other_calls_need(model: Path) -> None:
+    unneeded = {
+        *("fastapi", "pydantic", "opentelemetry", "serving.http.management", "serving.engines.process"),
+        *("serving.workers.supervisor", "serving.telemetry.page", "html"),
+        *("importlib.metadata", "numpy.random", "numpy.typing"),
+    }
+    code = f"import sys; from serving import cli; cli.main(sys.argv[1:]); print(sorted({unneeded} & set(sys.modules)))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", str(model), "--http-port", "0", "--grpc-port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        server = ModelServer(process, json.loads(process.stdout.readline())["http_port"], None)
+        status, _ = server.request("POST", "/v2/models/digits/infer", REQUEST)
+        assert (status, server.stop(), process.stdout.read()) == (200, 0, "[]\n")
+    finally:
+        process.kill()
+        process.wait(DEADLINE_S)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> object:
     with running("serve", str(onnx_models.linear(tmp_path_factory.mktemp("m") / "digits.onnx"))) as server:
