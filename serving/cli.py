@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from serving import contract
 from serving.contract import Env, Exit
-from serving.errors import ServingError
+from serving.errors import ArtifactRefused, InvalidInput, ServingError
 
 if TYPE_CHECKING:
     from serving.server import Listen
@@ -26,7 +26,9 @@ _LAST_WORDS_BYTES = 4096
 def main(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> int:
     """Runs one command and gives its exit code (``contract.Exit``)."""
     try:
-        options = _parser(env).parse_args(argv)
+        options, unknown = _parser(env).parse_known_args(argv)
+        if unknown:
+            options.command.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as stopped:
         return int(stopped.code or 0)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -45,7 +47,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve models over REST and gRPC")
     models = serve.add_argument_group("models")
     folder = env.get(Env.MODEL_DIR, contract.MODEL_DIR)
-    models.add_argument("paths", nargs="*", type=Path, metavar="PATH", default=[Path(folder)],
+    models.add_argument("paths", nargs="*", type=_path, metavar="PATH", default=[Path(folder)],
                         help="model file, folder with one, folder of numbered versions, or folder of such models "
                         f"(default: {folder.replace('%', '%%')})")  # fmt: skip
     models.add_argument("--name", default=env.get(Env.MODEL), help="name of the model, where there is only one")
@@ -56,10 +58,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     models.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
                         help="said of all models, above what penstock.json in a model's folder says: "
                         '{"limits": {"maxPending": 128, "timeout": "30s"}}')  # fmt: skip
-    models.add_argument("--memory-budget", type=_positive, metavar="BYTES",
-                        help="memory of all models together; those asked longest ago make room and come back when "
-                        "they are asked; without it all stay loaded")  # fmt: skip
-    models.add_argument("--response-cache-bytes", type=_bytes, default=64 * 2**20, metavar="BYTES",
+    models.add_argument("--memory-budget", type=_size, metavar="BYTES",
+                        help="memory of all models together, as 2Gi; those asked longest ago make room and come back "
+                        "when they are asked; without it all stay loaded")  # fmt: skip
+    models.add_argument("--response-cache-bytes", type=_size_or_none, default="64Mi", metavar="BYTES",
                         help="kept answers of the models whose settings say that they may be kept ({\"cache\": true}); "
                         "0: none (default: %(default)s)")  # fmt: skip
     watching = serve.add_argument_group("watching")
@@ -71,12 +73,12 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
                            help="processes behind the same ports, each with all models; 'auto': one a CPU "
                            "(default: %(default)s)")  # fmt: skip
     processes.add_argument("--pin", action="store_true", help="give each worker CPUs of its own")
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, command=serve)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
     catalog.add_argument("--index", type=Path, required=True, help="JSON file that lists the models")
     _listening(catalog, env)
-    catalog.set_defaults(run=_catalog)
+    catalog.set_defaults(run=_catalog, command=catalog)
 
     fetch = commands.add_parser("fetch", help="copy a model to this machine and check its digest")
     fetch.add_argument("--uri", required=True, help="path, fsspec URI or oci:// artifact; a file or folder")
@@ -88,7 +90,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
                        help="OCI registries without TLS, apart from this machine's")  # fmt: skip
     fetch.add_argument("--cache", metavar="URL", default=env.get(Env.CACHE_URL),
                        help="cache to ask first and to fill: http://HOST:PORT")  # fmt: skip
-    fetch.set_defaults(run=_fetch)
+    fetch.set_defaults(run=_fetch, command=fetch)
 
     cache = commands.add_parser("cache", help="keep what was fetched on this node for the next one that needs it")
     cache.add_argument("--dir", type=Path, required=True, help="folder that belongs to the cache alone")
@@ -97,13 +99,13 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     cache.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     cache.add_argument("--port", type=_port, default=contract.CACHE_PORT, metavar="PORT",
                        help="port to listen on (default: %(default)s)")  # fmt: skip
-    cache.set_defaults(run=_cache)
+    cache.set_defaults(run=_cache, command=cache)
 
     engine = commands.add_parser("engine", description="Hold one engine for the server that started this process.")
     for descriptor in ("--parent", "--calls", "--control"):
         engine.add_argument(descriptor, type=int, required=True)
     engine.add_argument("--regions", type=lambda text: tuple(map(int, text.split(","))))
-    engine.set_defaults(run=_engine)
+    engine.set_defaults(run=_engine, command=engine)
     return parser
 
 
@@ -134,7 +136,17 @@ def _workers(text: str) -> int:
         from serving.engines import cpu
 
         return cpu.limit()
-    return _positive(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 up, and not 'auto' (one process a CPU)")
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no path on this machine; run 'penstock fetch --uri {text} --to DIR' first, then serve DIR"
+        )
+    return Path(text)
 
 
 def _positive(text: str) -> int:
@@ -143,10 +155,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _bytes(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of bytes from 0 up")
-    return int(text)
+def _size(text: str) -> int:
+    from serving import settings
+
+    try:
+        return settings.size_bytes(text)
+    except InvalidInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _size_or_none(text: str) -> int:
+    return 0 if text == "0" else _size(text)
 
 
 def _seconds(text: str) -> float:
@@ -193,6 +212,11 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving import server, settings
     from serving.telemetry import otlp, telemetry
 
+    if options.paths is options.command.get_default("paths") and not options.paths[0].exists():
+        raise ArtifactRefused(
+            f"no path was given, and {options.paths[0]}, where a model is looked for then, does not exist; "
+            "give a model file or a folder with models: penstock serve PATH"
+        )
     said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
     serving = server.Serving(
         tuple(options.paths),

@@ -23,8 +23,11 @@ from serving.errors import ArtifactRefused, InvalidInput
 FILE = "penstock.json"
 
 Document = Mapping[str, Any]
-Duration = Annotated[str, msgspec.Meta(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$", max_length=32)]
-Quantity = Annotated[str, msgspec.Meta(pattern=r"^[1-9][0-9]*(k|Ki|M|Mi|G|Gi|T|Ti)?$", max_length=24)]
+_DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+_QUANTITY = r"^[1-9][0-9]*(k|Ki|M|Mi|G|Gi|T|Ti)?$"
+_WRITTEN = {_DURATION: "a duration such as 500ms, 30s or 1m30s", _QUANTITY: "a quantity such as 512Mi or 2Gi"}
+Duration = Annotated[str, msgspec.Meta(pattern=_DURATION, max_length=32)]
+Quantity = Annotated[str, msgspec.Meta(pattern=_QUANTITY, max_length=24)]
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -151,7 +154,9 @@ def seconds(duration: str) -> float:
 
 
 def size_bytes(quantity: str) -> int:
-    """A quantity in bytes."""
+    """A quantity in bytes; InvalidInput when it is none."""
+    if not re.fullmatch(_QUANTITY, quantity):
+        raise InvalidInput(f"'{quantity}' is no size; expected {_WRITTEN[_QUANTITY]}")
     number = quantity.rstrip("kKMGTi")
     unit = quantity[len(number) :]
     base = 1024 if unit.endswith("i") else 1000
@@ -166,7 +171,10 @@ def parse(text: str | bytes, source: str) -> Document:
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"{source} is no JSON: {error}") from error
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"{source} cannot be taken: {error}") from error
+        from serving import settings_refused
+
+        why = settings_refused.said(error, document, Settings, _WRITTEN)
+        raise InvalidInput(f"{source} cannot be taken: {why}") from error
     found: Document = document
     return found
 

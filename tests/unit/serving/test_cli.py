@@ -14,6 +14,13 @@ from serving.contract import Exit
          "argument --http-port: '99999' is no port; expected a number from 0 to 65535"),
         (["serve", "--max-request-bytes", "0"], "argument --max-request-bytes: '0' is no number from 1 up"),
         (["serve", "--settle-s", "soon"], "argument --settle-s: 'soon' is no number of seconds from 0 up"),
+        (["serve", "--workers", "many"],
+         "argument --workers: 'many' is no number from 1 up, and not 'auto' (one process a CPU)"),
+        (["serve", "--memory-budget", "1 G"],
+         "argument --memory-budget: '1 G' is no size; expected a quantity such as 512Mi or 2Gi"),
+        (["serve", "https://here/m.onnx"],
+         "argument PATH: 'https://here/m.onnx' is no path on this machine; run 'penstock fetch --uri "
+         "https://here/m.onnx --to DIR' first, then serve DIR"),
         (["catalog"], "the following arguments are required: --index"),
         (["fetch", "--uri", "x"], "one of the arguments --to --store is required"),
         (["fetch", "--uri", "x", "--to", "a", "--store", "b"], "argument --store: not allowed with argument --to"),
@@ -60,7 +67,7 @@ def test_help_shows_every_default_as_it_would_be_typed(
 
     said = capsys.readouterr().out
     assert re.findall(r"\(default: (.*)\)", said) == [
-        "/100%/models", "67108864", "127.0.0.1", "8080", "0", "9000", "67108864", "1024", "1",
+        "/100%/models", "64Mi", "127.0.0.1", "8080", "0", "9000", "67108864", "1024", "1",
     ]  # fmt: skip
     assert re.findall(r"^(\w+):", said, re.MULTILINE) == [
         "usage", "options", "models", "listening", "limits", "watching", "processes",
@@ -71,3 +78,30 @@ def test_an_environment_that_cannot_be_is_refused_like_an_argument(capsys: pytes
     assert cli.main(["serve"], {"PENSTOCK_HTTP_PORT": "web"}) == Exit.USAGE
 
     assert "'web' is no port; expected a number from 0 to 65535" in capsys.readouterr().err
+
+
+def test_sizes_are_written_like_those_of_the_settings() -> None:
+    said = cli._parser({}).parse_args(["serve", "--memory-budget", "1G", "--response-cache-bytes", "2Gi"])
+    assert (said.memory_budget, said.response_cache_bytes) == (10**9, 2**31)
+
+    assert cli._parser({}).parse_args(["serve"]).response_cache_bytes == 64 * 2**20
+    assert cli._parser({}).parse_args(["serve", "--response-cache-bytes", "0"]).response_cache_bytes == 0
+
+
+def test_an_unknown_argument_is_answered_with_the_usage_of_its_own_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "models", "--bogus"], {}) == Exit.USAGE
+
+    said = capsys.readouterr().err
+    assert said.startswith("usage: penstock serve ")
+    assert said.endswith("penstock serve: error: unrecognized arguments: --bogus\n")
+
+
+def test_a_server_that_was_given_no_path_says_where_it_looked_and_how_to_give_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["serve"], {"PENSTOCK_MODEL_DIR": str(tmp_path / "models")}) == Exit.REFUSED
+
+    assert capsys.readouterr().err == (
+        f"error: no path was given, and {tmp_path}/models, where a model is looked for then, does not exist; "
+        "give a model file or a folder with models: penstock serve PATH\n"
+    )

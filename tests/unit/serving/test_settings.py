@@ -22,14 +22,43 @@ def test_a_model_says_less_than_its_server_and_more_than_the_defaults(tmp_path: 
     [
         ("{", "S is no JSON: unexpected end of data: line 1 column 2 (char 1)"),
         ("[]", "S cannot be taken: Expected `object`, got `array`"),
-        ('{"limit": {}}', "S cannot be taken: Object contains unknown field `limit`"),
+        (
+            '{"limitz": {}}',
+            "S cannot be taken: unknown key 'limitz'; did you mean limits? known: batching, cache, isolation, labels, "
+            "limits, onnxruntime, threads, warmUp",
+        ),
+        (
+            '{"limits": {"maxPendin": 1}}',
+            "S cannot be taken: unknown key 'maxPendin' at $.limits; did you mean maxPending? "
+            "known: execution, maxPending, maxPendingBytes, memory, timeout",
+        ),
+        (
+            '{"warmUp": [{"often": 2}]}',
+            "S cannot be taken: unknown key 'often' at $.warmUp[0]; known: batchSizes, count, file, shapes",
+        ),
+        ('{"isolation": "thread"}', "S cannot be taken: expected one of none, process at $.isolation, got 'thread'"),
+        (
+            '{"onnxruntime": {"graphOptimization": 1}}',
+            "S cannot be taken: expected one of all, basic, disabled, extended at $.onnxruntime.graphOptimization, "
+            "got 1",
+        ),
+        (
+            '{"limits": {"memory": "2 GB"}}',
+            "S cannot be taken: expected a quantity such as 512Mi or 2Gi at $.limits.memory, got '2 GB'",
+        ),
         ('{"limits": {"maxPending": 0}}', "S cannot be taken: Expected `int` >= 1 - at `$.limits.maxPending`"),
         ('{"batching": {"maxSize": 0}}', "S cannot be taken: Expected `int` >= 1 - at `$.batching.maxSize`"),
-        ('{"limits": {"timeout": 5}}', "S cannot be taken: Expected `str`, got `int` - at `$.limits.timeout`"),
+        (
+            '{"limits": {"timeout": 5}}',
+            "S cannot be taken: expected a duration such as 500ms, 30s or 1m30s at $.limits.timeout, got 5",
+        ),
         (
             '{"limits": {"timeout": "5 s"}}',
-            "S cannot be taken: Expected `str` matching regex '^([0-9]+(\\\\.[0-9]+)?(ms|s|m|h))+$'"
-            " - at `$.limits.timeout`",
+            "S cannot be taken: expected a duration such as 500ms, 30s or 1m30s at $.limits.timeout, got '5 s'",
+        ),
+        (
+            '{"warmUp": [{}]}',
+            "S cannot be taken: a warm-up needs one of file, shapes and batchSizes - at `$.warmUp[0]`",
         ),
     ],
 )
@@ -46,12 +75,18 @@ def test_a_model_with_a_wrong_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactRefused) as refused:
         settings.of(tmp_path / "model.onnx", {})
 
-    assert str(refused.value) == f"{tmp_path}/penstock.json cannot be taken: Object contains unknown field `size`"
+    assert str(refused.value) == (
+        f"{tmp_path}/penstock.json cannot be taken: unknown key 'size'; known: batching, cache, isolation, labels, "
+        "limits, onnxruntime, threads, warmUp"
+    )
 
 
 def test_quantities_are_bytes() -> None:
     written = {"7": 7, "2k": 2000, "2Ki": 2048, "512Mi": 512 * 2**20, "3G": 3 * 10**9, "2Gi": 2**31, "1Ti": 2**40}
     assert {text: settings.size_bytes(text) for text in written} == written
+    with pytest.raises(InvalidInput) as refused:
+        settings.size_bytes("2 GB")
+    assert str(refused.value) == "'2 GB' is no size; expected a quantity such as 512Mi or 2Gi"
     assert Limits(memory="1Gi").memory_bytes == 2**30
     assert Limits().memory_bytes is None
 
