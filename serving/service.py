@@ -6,11 +6,13 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from serving.errors import NotReady, Unsupported
 from serving.models.base import Models, State
+from serving.scheduling import ModelQueue
 from serving.telemetry import statistics
 from serving.telemetry.observing import Call, Observer
 from serving.tensors import TensorSpec
@@ -72,22 +74,8 @@ class Service:
         }
 
     def model_config(self, name: str, version: str) -> Document:
-        """A model's configuration in Triton's form: the rows of a batch are no dimension where requests are joined."""
-        queue = self.models.find(name, version)
-        joined = queue.max_batch_size > 0
-        config: Document = {
-            "name": name,
-            "platform": queue.platform,
-            "backend": queue.platform.split("_")[0],
-            "max_batch_size": queue.max_batch_size,
-            "input": [_configured(spec, joined) for spec in queue.signature.inputs],
-            "output": [_configured(spec, joined) for spec in queue.signature.outputs],
-        }
-        if queue.streams:
-            config["model_transaction_policy"] = {"decoupled": True}
-        if joined:
-            config["dynamic_batching"] = {"max_queue_delay_microseconds": round(queue.max_delay_s * 1e6)}
-        return config
+        """A model's configuration in Triton's form."""
+        return configuration(self.models.find(name, version))
 
     async def statistics(self, name: str, version: str) -> Document:
         """What was counted: of one version, of all of a model, or of all models; by all workers that there are now."""
@@ -126,6 +114,29 @@ class Service:
         await (self.models.unload(name) if self.everywhere is None else self.everywhere("unload", name))
 
 
+def configuration(queue: ModelQueue) -> Document:
+    """A version's configuration in Triton's form: the rows of a batch are no dimension where they are independent.
+
+    That follows from the artifact and its settings. Whether requests are joined may have been measured when the model
+    was loaded, so it shows in ``dynamic_batching`` alone, and clients ask in one form either way.
+    """
+    has_rows = queue.max_batch_size > 0
+    config: Document = {
+        "name": queue.name,
+        "platform": queue.platform,
+        "backend": queue.platform.split("_")[0],
+        "max_batch_size": queue.max_batch_size,
+        "input": [_configured(spec, has_rows) for spec in queue.signature.inputs],
+        "output": [_configured(spec, has_rows) for spec in queue.signature.outputs],
+    }
+    if queue.streams:
+        config["model_transaction_policy"] = {"decoupled": True}
+    if queue.joins:
+        config["dynamic_batching"] = {"max_queue_delay_microseconds": round(queue.max_delay_s * 1e6)}
+    return config
+
+
+@functools.cache
 def version() -> str:
     """The version of the installed distribution; ``0`` when it runs from a source tree."""
     import importlib.metadata
@@ -140,6 +151,10 @@ def _tensor(spec: TensorSpec) -> Document:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _configured(spec: TensorSpec, joined: bool) -> Document:
+def _configured(spec: TensorSpec, has_rows: bool) -> Document:
     datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": list(spec.shape[1:] if joined else spec.shape)}
+    return {
+        "name": spec.name,
+        "data_type": f"TYPE_{datatype}",
+        "dims": list(spec.shape[1:] if has_rows else spec.shape),
+    }

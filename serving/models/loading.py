@@ -52,6 +52,10 @@ class Loaded:
     """How long it took for the smallest inputs."""
     max_rows: int = 1
     """Most rows of a call that requests share; 1: they share none."""
+    max_batch_size: int = 0
+    """Most rows of a batch in Triton's sense, whether or not requests share calls; 0: the first dimension is none of
+    rows. It follows from the artifact and its settings alone, never from what was timed.
+    """
     joins_inline: bool = False
     """Whether a call of ``max_rows`` may run on the event loop too."""
     finding: str = "was not tried"
@@ -95,17 +99,20 @@ def _tried(engine: Engine, path: Path, said: Settings, interrupt: Interrupt, clo
     if said.batching.max_size == 1:
         return Loaded(engine, inline_elements, call_s, finding="shares no calls (batching.maxSize is 1)")
     found = rows.tried(engine, interrupt, clocks)
-    max_rows = _max_rows(path, said.batching, found)
+    max_batch_size = _max_batch_size(path, said.batching, found)
+    measured = said.batching.max_size is None and max_batch_size > 0
+    max_rows = 1 if measured and found.gain < rows.WORTH else max(max_batch_size, 1)
     finding = f"{found.finding}; " + (f"shares calls of up to {max_rows} rows" if max_rows > 1 else "shares no calls")
+    finding += " (as measured now; batching.maxSize pins it)" if measured else ""
     if max_rows > 1 and said.batching.max_delay_s > 0:
         inline_elements = 0  # who asks for fuller calls has requests wait, which the event loop must not
     joins_inline = inline_elements > 0 and max_rows > 1 and _is_quick(engine, found, max_rows, clocks.wall)
-    return Loaded(engine, inline_elements, call_s, max_rows, joins_inline, finding)
+    return Loaded(engine, inline_elements, call_s, max_rows, max_batch_size, joins_inline, finding)
 
 
-def _max_rows(path: Path, said: Batching, found: Rows) -> int:
+def _max_batch_size(path: Path, said: Batching, found: Rows) -> int:
     if said.max_size is None:
-        return MAX_ROWS if found.independent and found.gain >= rows.WORTH else 1
+        return MAX_ROWS if found.independent else 0
     if found.independent is False:
         raise ArtifactRefused(
             f"{path} cannot share calls of {said.max_size} rows: it {found.finding}; "

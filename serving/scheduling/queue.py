@@ -57,8 +57,10 @@ class ModelQueue:
         self.counters = counters
         self.signature: Signature = loaded.engine.signature.labelled(settings.labels)
         self.platform = loaded.engine.platform
-        self.max_batch_size = loaded.max_rows if loaded.max_rows > 1 else 0
-        """Most rows of several requests that are given to the engine at once; 0: requests are not joined."""
+        self.max_batch_size = loaded.max_batch_size
+        """Most rows of a batch, as Triton's configuration says it; 0: the first dimension is none of rows."""
+        self.joins = loaded.max_rows > 1
+        """Whether several requests are given to the engine at once."""
         self.max_delay_s = settings.batching.max_delay_s
         """How long a request may wait for others to be joined with."""
         self.streams = isinstance(loaded.engine, StreamingEngine)
@@ -86,7 +88,7 @@ class ModelQueue:
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         _log.info("model %s version %s: %s", name, version, loaded.finding)
-        shares_cpu = loaded.max_rows > 1 and cpu.limit() == 1
+        shares_cpu = self.joins and cpu.limit() == 1
         self._worker = Worker(name, loaded.engine, self._line, self, self._loop, shares_cpu)
 
     @property

@@ -109,25 +109,26 @@ def linear(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "max_size", "max_rows"),
+    ("make", "max_size", "max_rows", "max_batch_size"),
     [
-        (linear, None, 32),
-        (linear, 1, 1),
-        (linear, 7, 7),
-        (mixing, None, 1),
-        (mixing, 1, 1),
-        (unproved, None, 1),
-        (unproved, 7, 7),
+        (linear, None, 32, 32),
+        (linear, 1, 1, 0),
+        (linear, 7, 7, 7),
+        (mixing, None, 1, 0),
+        (mixing, 1, 1, 0),
+        (unproved, None, 1, 0),
+        (unproved, 7, 7, 7),
     ],
 )
 def test_requests_are_joined_where_that_changes_no_answer_or_where_the_owner_says_so(
-    tmp_path: Path, make: Callable[[Path], Path], max_size: int | None, max_rows: int
+    tmp_path: Path, make: Callable[[Path], Path], max_size: int | None, max_rows: int, max_batch_size: int
 ) -> None:
     loaded = loading.load(make(tmp_path), Settings(batching=Batching(max_size=max_size)))
 
-    assert loaded.max_rows == max_rows
+    assert (loaded.max_rows, loaded.max_batch_size) == (max_rows, max_batch_size)
     assert loaded.finding.endswith(
         "shares no calls (batching.maxSize is 1)" if max_size == 1
+        else "shares calls of up to 32 rows (as measured now; batching.maxSize pins it)" if max_rows == 32
         else f"shares calls of up to {max_rows} rows" if max_rows > 1
         else "shares no calls"
     )  # fmt: skip
@@ -182,6 +183,8 @@ def test_joining_must_be_worth_it_in_processor_time_where_that_can_be_told(
     loaded.engine.close()
 
     assert (loaded.max_rows, loaded.finding.split(", 4")[0]) == (max_rows, "computes rows one by one")
+    shares = "shares calls of up to 32 rows" if max_rows == 32 else "shares no calls"
+    assert loaded.finding.endswith(f"; {shares} (as measured now; batching.maxSize pins it)")
 
 
 def test_a_machine_that_pauses_during_the_trial_does_not_keep_a_small_model_off_the_event_loop(tmp_path: Path) -> None:
