@@ -297,6 +297,17 @@ def test_a_server_answers_before_it_has_imported_what_only_other_calls_need(mode
         process.wait(DEADLINE_S)
 
 
+def test_a_server_starts_no_threads_for_linear_algebra(model: Path) -> None:
+    cpus = len(os.sched_getaffinity(0))
+
+    with running("serve", str(model)) as server, running("serve", str(model), env={"OPENBLAS_NUM_THREADS": "2"}) as two:
+        processes = [psutil.Process(one.process.pid) for one in (server, two)]
+        until(
+            lambda: processes[1].num_threads() - processes[0].num_threads() == min(cpus, 2) - 1,
+            "it has one thread less than a server that was told to start one",
+        )
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> object:
     with running("serve", str(onnx_models.linear(tmp_path_factory.mktemp("m") / "digits.onnx"))) as server:
