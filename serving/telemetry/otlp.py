@@ -52,19 +52,21 @@ def span_exporter() -> SpanExporter:
     """What sends spans; ImportError where OpenTelemetry is not installed."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return _quiet(OTLPSpanExporter())
+    from serving.telemetry.spans import Exporter
+
+    return _quiet(Exporter(), OTLPSpanExporter)
 
 
 def metric_exporter() -> MetricExporter:
     """What sends metrics; ImportError where OpenTelemetry is not installed."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return _quiet(OTLPMetricExporter())
+    return _quiet(OTLPMetricExporter(), OTLPMetricExporter)
 
 
-def _quiet(exporter: _E) -> _E:
+def _quiet(exporter: _E, logs: type) -> _E:
     """An exporter repeats itself at every attempt while a collector is away; a line a minute says the same."""
-    logging.getLogger(type(exporter).__module__).addFilter(Seldom(time.monotonic))
+    logging.getLogger(logs.__module__).addFilter(Seldom(time.monotonic))
     return exporter
 
 

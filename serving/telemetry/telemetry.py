@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-import math
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from serving.telemetry import otlp, records
 from serving.telemetry.metrics import Metrics, ModelCounters
 from serving.telemetry.observing import Call, Caller, End, Facts
 from serving.telemetry.request_log import RequestLog
-from serving.telemetry.sampling import Share
+from serving.telemetry.sampling import Shares
 from serving.telemetry.slowest import Slowest
 
 if TYPE_CHECKING:
@@ -57,10 +56,6 @@ class _Noted(NamedTuple):
     caller: Caller | None
     counters: ModelCounters | None
     end: End
-    logs: bool
-    """Whether it is of the sample that is logged."""
-    traces: bool
-    """Whether it is of the sample that is traced."""
 
 
 class Telemetry:
@@ -76,26 +71,18 @@ class Telemetry:
         self.hears_traced = tracing is not None
         self._slowest = Slowest(time.monotonic())
         self._request_log = log
-        self._logged = Share(0.0 if log is None else log.share)
         self._tracing = tracing
-        self._traced = Share(0.0 if tracing is None else tracing.share)
+        self._shares = Shares(0.0 if log is None else log.share, 0.0 if tracing is None else tracing.share)
+        self.unheard = self._shares.unheard
         self._meters = meters
-        self._unheard = math.inf
         self._noted: list[_Noted] = []
-
-    def unheard(self) -> float:
-        """How many requests may pass before one is to be logged or traced."""
-        self._unheard = min(self._logged.unheard, self._traced.unheard)
-        return self._unheard
 
     def ended(self, call: Call, counters: ModelCounters | None, end: End) -> None:
         """Notes a request of which something is wanted: spans, a line, a place among the slowest."""
-        passed = self._unheard + 1 if end.sampled else 0
-        logs, traces = self._logged.passed(passed), self._traced.passed(passed)
         caller = None
         if call.traced:
             caller = Caller(call.header("traceparent") or "", call.header("tracestate") or "")
-        self._noted.append(_Noted(call.facts(), caller, counters, end, logs, traces))
+        self._noted.append(_Noted(call.facts(), caller, counters, end))
         if len(self._noted) >= _TOGETHER or end.error is not None:  # an error's traceback may hold tensors
             self._tell()
 
@@ -105,7 +92,8 @@ class Telemetry:
             self._tell_of(one)
 
     def _tell_of(self, noted: _Noted) -> None:
-        facts, caller, counters, end, logs, traces = noted
+        facts, caller, counters, end = noted
+        logs, traces = self._shares.of_one() if end.sampled else (False, False)
         trace_id = None if self._tracing is None else self._tracing.ended(facts, caller, end, traces)
         took_s = end.ended - end.received
         if self._request_log is not None and not logs:

@@ -14,31 +14,32 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Mapping
+from typing import cast
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult, TraceIdRatioBased
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from serving.errors import GrpcCode, ServingError
 from serving.scheduling.job import Call as EngineCall
-from serving.telemetry import records
+from serving.telemetry import records, spans
 from serving.telemetry.observing import Caller, End, Facts
 
 _GRPC_FAULTS = {2, 4, 12, 13, 14, 15}
 """Codes that the semantic conventions call errors of a server; the others are the client's."""
 _PATIENCE_S = 60
 """Of a call of the engine that takes longer than this, a span is made before it ends."""
-_SCOPE = InstrumentationScope("penstock")
 _UNSET = Status()
 _W3C = TraceContextTextMapPropagator()
 _ROOT = Context()
 
-Attributes = dict[str, AttributeValue]
+Attributes = Mapping[str, AttributeValue]
+_NONE: Attributes = {}
 
 
 class Roots:
@@ -60,7 +61,7 @@ class _Batch:
     def __init__(self, facts: Facts) -> None:
         self.context = _context(random.getrandbits(128))
         self.facts = facts
-        self.links: list[Link] = []
+        self.links: list[SpanContext] = []
         self.seconds = 0
 
 
@@ -70,7 +71,6 @@ class Tracing:
     def __init__(self, exporter: SpanExporter) -> None:
         configured = TracerProvider(shutdown_on_exit=False)
         self._sampler = configured.sampler
-        self._resource = configured.resource
         self._roots = Roots(self._sampler)
         self.share = self._roots.share
         """Of requests without a parent, those for which spans may be made."""
@@ -125,18 +125,19 @@ class Tracing:
         status = _UNSET
         if error is not None and _is_fault(facts, error):
             status = Status(StatusCode.ERROR, type(error).__name__)
-        attributes = {**decided.attributes, **attributes} if decided.attributes else attributes
+        if decided.attributes:
+            attributes = {**decided.attributes, **attributes}
         self._span(name, own, parent, end.received, ended, attributes, SpanKind.SERVER, status)
 
-    def _linked(self, call: EngineCall, facts: Facts, request: SpanContext) -> tuple[Link, ...]:
+    def _linked(self, call: EngineCall, facts: Facts, request: SpanContext) -> tuple[SpanContext, ...]:
         """Links of a request to the call that it shared and back."""
         if call.requests < 2:
             return ()
         batch = self._batches.get(call)
         if batch is None:
             batch = self._batches[call] = _Batch(facts)
-        batch.links.append(Link(request))
-        return (Link(batch.context),)
+        batch.links.append(request)
+        return (batch.context,)
 
     def _span(
         self,
@@ -145,26 +146,14 @@ class Tracing:
         parent: SpanContext | None,
         begun: float,
         ended: float,
-        attributes: Attributes | None = None,
+        attributes: Attributes = _NONE,
         kind: SpanKind = SpanKind.INTERNAL,
         status: Status = _UNSET,
-        links: tuple[Link, ...] = (),
+        links: tuple[SpanContext, ...] = (),
     ) -> None:
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                own,
-                parent,
-                self._resource,
-                attributes,
-                links=links,
-                kind=kind,
-                status=status,
-                start_time=self._epoch_ns + int(begun * 1e9),
-                end_time=self._epoch_ns + int(ended * 1e9),
-                instrumentation_scope=_SCOPE,
-            )
-        )
+        begun_ns, ended_ns = self._epoch_ns + int(begun * 1e9), self._epoch_ns + int(ended * 1e9)
+        data = spans.encoded(name, own, parent, kind, begun_ns, ended_ns, attributes, links, status)
+        self._processor.on_end(cast(ReadableSpan, spans.Encoded(own, data)))
 
     def every_second(self) -> None:
         """Makes the spans of calls whose requests have had their time to link to them."""
@@ -206,9 +195,9 @@ def _epoch_ns() -> int:
     return time.time_ns() - time.perf_counter_ns()
 
 
-def _named(facts: Facts, error: ServingError | None) -> tuple[str, Attributes]:
+def _named(facts: Facts, error: ServingError | None) -> tuple[str, dict[str, AttributeValue]]:
     """Name and attributes of a server span by the semantic conventions for HTTP and RPC."""
-    attributes: Attributes = {
+    attributes: dict[str, AttributeValue] = {
         "penstock.model.name": facts.model[: records.MAX_TEXT],
         "penstock.model.version": facts.version[: records.MAX_TEXT],
     }

@@ -1,31 +1,29 @@
+import math
+
 import pytest
 
-from serving.telemetry.sampling import Share
+from serving.telemetry.sampling import Shares
 
 
 @pytest.mark.parametrize("p", [0.01, 0.3, 0.9])
 def test_a_share_of_requests_is_chosen(p: float) -> None:
-    share = Share(p)
+    shares = Shares(0.0, p)
 
-    chosen = sum(share.passed(1) for _ in range(100_000))
+    requests = sum(shares.unheard() + 1 for _ in range(10_000))
 
-    assert abs(chosen - 100_000 * p) < 8 * (100_000 * p * (1 - p)) ** 0.5
+    assert abs(requests - 10_000 / p) < 8 * (10_000 * (1 - p)) ** 0.5 / p
+    assert {tuple(shares.of_one()) for _ in range(1000)} == {(False, True)}
 
 
 def test_none_and_all_are_shares_too() -> None:
-    none, every = Share(0), Share(1)
-
-    assert not any(none.passed(1) for _ in range(1000))
-    assert all(every.passed(1) for _ in range(1000))
+    assert Shares(0, 0).unheard() == math.inf
+    assert {Shares(1, 0.5).unheard() for _ in range(1000)} == {0}
 
 
-def test_requests_that_pass_together_choose_as_they_would_one_by_one() -> None:
-    share = Share(0.1)
-    chosen = 0
-    for _ in range(10_000):
-        before = share.unheard
-        assert not share.passed(before)
-        assert share.unheard == 0
-        chosen += share.passed(1)
+def test_the_smaller_share_is_part_of_the_larger_one() -> None:
+    shares = Shares(0.2, 0.05, 0.2)
 
-    assert chosen == 10_000
+    chosen = [shares.of_one() for _ in range(10_000)]
+
+    assert all(one[0] and one[2] for one in chosen)
+    assert abs(sum(one[1] for one in chosen) - 2500) < 8 * (10_000 * 0.25 * 0.75) ** 0.5
