@@ -262,8 +262,25 @@ class Exchange(Arriving):
             ready = service.is_ready()
             self._json(200 if ready else 503, {"ready": ready, "live": True})
         else:
-            service.models.find(self._route.model, self._route.version)
-            self._json(200, {"name": self._route.model, "ready": True})
+            self._describe()
+
+    def _describe(self) -> None:
+        service, route = self._protocol.plane.service, self._route
+        match route.kind:
+            case Kind.SERVER:
+                self._json(200, service.metadata())
+            case Kind.MODELS:
+                self._json(200, {"models": service.model_names()})
+            case Kind.MODEL:
+                self._json(200, service.model_metadata(route.model, route.version))
+            case Kind.MODEL_CONFIG:
+                self._json(200, service.model_config(route.model, route.version))
+            case Kind.STATISTICS | Kind.MODEL_STATISTICS:
+                counted = service.statistics(route.model, route.version)
+                self._later(counted, lambda document: self._json(200, document))
+            case _:
+                service.models.find(route.model, route.version)
+                self._json(200, {"name": route.model, "ready": True})
 
     # What is told of it
 

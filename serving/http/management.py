@@ -1,4 +1,4 @@
-"""The management side of REST, with ``/docs``: what is asked rarely and need not be fast."""
+"""The repository, V1's lists and ``/docs``: what of REST is asked rarely and need not be fast."""
 
 from __future__ import annotations
 
@@ -39,42 +39,6 @@ def build(service: Service) -> FastAPI:
     @app.get("/")
     async def alive() -> dict[str, Any]:
         return {"status": "alive"}
-
-    @app.get("/v2")
-    async def metadata() -> dict[str, Any]:
-        return service.metadata()
-
-    @app.get("/v2/models")
-    async def models() -> dict[str, Any]:
-        return {"models": service.model_names()}
-
-    @app.get("/v2/models/stats")
-    async def statistics() -> dict[str, Any]:
-        return await service.statistics("", "")
-
-    @app.get("/v2/models/{model}/stats")
-    async def model_statistics(model: str) -> dict[str, Any]:
-        return await service.statistics(model, "")
-
-    @app.get("/v2/models/{model}/versions/{version}/stats")
-    async def version_statistics(model: str, version: str) -> dict[str, Any]:
-        return await service.statistics(model, version)
-
-    @app.get("/v2/models/{model}")
-    async def model_metadata(model: str) -> dict[str, Any]:
-        return service.model_metadata(model, "")
-
-    @app.get("/v2/models/{model}/versions/{version}")
-    async def version_metadata(model: str, version: str) -> dict[str, Any]:
-        return service.model_metadata(model, version)
-
-    @app.get("/v2/models/{model}/config")
-    async def model_config(model: str) -> dict[str, Any]:
-        return service.model_config(model, "")
-
-    @app.get("/v2/models/{model}/versions/{version}/config")
-    async def version_config(model: str, version: str) -> dict[str, Any]:
-        return service.model_config(model, version)
 
     @app.post("/v2/repository/index")
     async def index(request: Request) -> list[dict[str, Any]]:

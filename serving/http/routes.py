@@ -21,6 +21,13 @@ class Kind(enum.Enum):
     GRPC_HEAD = enum.auto()
     LIVE = enum.auto()
     READY = enum.auto()
+    SERVER = enum.auto()
+    MODELS = enum.auto()
+    STATISTICS = enum.auto()
+    """Of all models; ``MODEL_STATISTICS`` are of one."""
+    MODEL = enum.auto()
+    MODEL_CONFIG = enum.auto()
+    MODEL_STATISTICS = enum.auto()
     MODEL_READY = enum.auto()
     METRICS = enum.auto()
     REQUESTS = enum.auto()
@@ -77,6 +84,8 @@ def origin_form(target: bytes) -> bytes:
 
 def _parse(method: bytes, target: bytes) -> Route | None:
     path = origin_form(target).split(b"?", 1)[0].decode("latin-1")
+    if method in _GET:
+        path = path.removesuffix("/")
     route, methods = _named(path)
     if route is None or method not in methods:
         return None
@@ -99,10 +108,16 @@ def _named(path: str) -> tuple[Route | None, tuple[bytes, ...]]:
             return Route(Kind.V1_PREDICT, last.removesuffix(":predict")), _POST
         case ["v1", "models", model, "versions", last] if model and last.endswith(":predict"):
             return Route(Kind.V1_PREDICT, model, last.removesuffix(":predict")), _POST
-        case ["v2", "models", model, "ready"] if model:
-            return Route(Kind.MODEL_READY, model), _GET
-        case ["v2", "models", model, "versions", version, "ready"] if model:
-            return Route(Kind.MODEL_READY, model, version), _GET
+        case ["v2", "models", "stats"]:
+            return Route(Kind.STATISTICS), _GET
+        case ["v2", "models", model] if model:
+            return Route(Kind.MODEL, model), _GET
+        case ["v2", "models", model, "versions", version] if model and version:
+            return Route(Kind.MODEL, model, version), _GET
+        case ["v2", "models", model, "ready" | "config" | "stats" as last] if model:
+            return Route(_OF_MODEL[last], model), _GET
+        case ["v2", "models", model, "versions", version, "ready" | "config" | "stats" as last] if model:
+            return Route(_OF_MODEL[last], model, version), _GET
     if path == contract.GRPC_HEAD_PATH:
         return Route(Kind.GRPC_HEAD), _POST
     if path.startswith(_GRPC_PREFIX):
@@ -111,8 +126,11 @@ def _named(path: str) -> tuple[Route | None, tuple[bytes, ...]]:
     return (None if kind is None else Route(kind)), _GET
 
 
+_OF_MODEL = {"ready": Kind.MODEL_READY, "config": Kind.MODEL_CONFIG, "stats": Kind.MODEL_STATISTICS}
 _GENERATE = {"generate": Kind.GENERATE, "generate_stream": Kind.GENERATE_STREAM}
 _FIXED = {
+    "/v2": Kind.SERVER,
+    "/v2/models": Kind.MODELS,
     contract.LIVE_PATH: Kind.LIVE,
     contract.READY_PATH: Kind.READY,
     contract.METRICS_PATH: Kind.METRICS,

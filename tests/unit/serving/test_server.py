@@ -48,14 +48,17 @@ def test_a_server_says_where_it_listens_serves_and_ends_well(model: Path) -> Non
         assert server.stop() == Exit.OK
 
 
-def test_a_server_of_nothing_but_inference_never_imports_fastapi(model: Path) -> None:
+def test_a_server_of_nothing_but_inference_and_what_describes_it_never_imports_fastapi(model: Path) -> None:
+    described = [f"/v2/models/digits{version}{what}" for version in ("", "/versions/1") for what in ("", "/config")]
+    counted = ["/v2/models/stats", "/v2/models/digits/stats", "/v2/models/digits/versions/1/stats"]
     with running("serve", str(model)) as server:
         server.request("POST", "/v2/models/digits/infer", REQUEST)
-        server.get("/metrics")
+        for path in ("/metrics", "/v2", "/v2/models", *described, *counted):
+            assert server.get(path)[0] == 200, path
         maps = Path(f"/proc/{server.process.pid}/maps")
         assert "pydantic_core" not in maps.read_text()
 
-        assert json.loads(server.get("/v2/models")[1]) == {"models": ["digits"]}
+        assert json.loads(server.get("/v1/models")[1]) == {"models": ["digits"]}
         assert "pydantic_core" in maps.read_text()
 
 

@@ -1,3 +1,5 @@
+"""What is not inference, asked of the listener: FastAPI answers some of it, the protocol class the rest."""
+
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -5,12 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.http import management
+from serving.http.listener import HttpListener, bound
+from serving.http.plane import DataPlane
 from serving.models.repository import Repository
 from serving.scheduling import Admission
 from serving.service import Service, version
 from serving.telemetry.metrics import Metrics
 from tests.rig import onnx_models
+from tests.rig.wire import LIMITS
 
 EXTENSIONS = [
     "binary_tensor_data", "classification", "generate", "model_configuration", "model_repository", "parameters",
@@ -40,11 +44,16 @@ async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         onnx_models.linear(tmp_path / "digits" / number / "model.onnx")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "model.onnx").touch()
-    repository = Repository([tmp_path], None, Metrics(), {}, Admission(100, 10**9))
+    metrics, admission = Metrics(), Admission(100, 10**9)
+    repository = Repository([tmp_path], None, metrics, {}, admission)
     await repository.start()
-    transport = httpx.ASGITransport(management.build(Service(repository)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+    listener = HttpListener(DataPlane(Service(repository), metrics, LIMITS, {}, admission))
+    with bound("127.0.0.1", 0)[0] as sock:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        await listener.accept({0: sock})
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         yield client
+    await listener.drain(0)
 
 
 @pytest.mark.parametrize(
