@@ -105,6 +105,16 @@ class Signature:
             )
         return bound
 
+    def mistyped(self, given: Iterable[tuple[Any, Any]]) -> InvalidInput | None:
+        """What to say of the first input, by name and datatype, whose datatype is not the model's; None: all fit."""
+        expected = {spec.name: spec.datatype for spec in self.inputs}
+        for name, datatype in given:
+            if isinstance(name, str) and expected.get(name, datatype) != datatype:
+                return InvalidInput(
+                    f"input '{name}' has datatype {brief(datatype)}, the model expects {expected[name]}"
+                )
+        return None
+
     def labelled(self, labels: Mapping[str, Sequence[str]]) -> Signature:
         """The same with labels for outputs; InvalidInput names one that there is not."""
         known = [spec.name for spec in self.outputs]

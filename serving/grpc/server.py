@@ -166,7 +166,7 @@ class GrpcServer:
         self.in_work.add(inference)
         job = None
         try:
-            request = grpc.decode(message)
+            request = grpc.decode(message, queue.signature)
             stream = queue.stream(request, received, call.time_remaining())
             job = inference.job = stream.job
             async for response in stream:
@@ -245,7 +245,7 @@ class _Inference:
                 raise refused
             self._held_bytes = size_bytes
             queue = self.queue = grpc_methods.queue(server.service, message, self.header)
-            request = self._request = grpc.decode(message)
+            request = self._request = grpc.decode(message, queue.signature)
             job = queue.submit(request, self.received, self.call.time_remaining(), self._done)
             self.job = job or self.job
         except Exception as error:

@@ -109,7 +109,7 @@ class Exchange(Arriving):
         if self._header_length == 0:
             self._submit(v2.decode_raw(body, queue.signature))
         else:
-            self._submit(v2.decode(body, self._header_length))
+            self._submit(v2.decode(body, self._header_length, queue.signature))
 
     def _v1(self) -> None:
         queue = self._queue = self._protocol.plane.service.models.find(self._route.model, self._route.version)
@@ -164,7 +164,7 @@ class Exchange(Arriving):
         if is_inference:
             message = grpc.parse(grpc.InferRequest, payload)
             self._queue = grpc_methods.queue(self._protocol.plane.service, message, self.header)
-            self._submit(grpc.decode(message))
+            self._submit(grpc.decode(message, self._queue.signature))
             return
         request = grpc_methods.addressed(grpc.parse(kind, payload), self.header)
         call = grpc_methods.call(self._protocol.plane.service, self._route.method, request)

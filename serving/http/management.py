@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,8 @@ from serving.errors import Cancelled, InvalidInput, ServingError, Unsupported
 from serving.http import docs, openapi
 from serving.protocols import v2
 from serving.service import Service, version
+
+_VERB = re.compile(r"/v1/models/[^/]+(/versions/[^/]+)?:[^/:]*")
 
 
 def build(service: Service) -> FastAPI:
@@ -78,6 +81,9 @@ def build(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
+        if request.method == "POST" and _VERB.fullmatch(request.url.path):
+            text = f"POST {request.url.path}: expected :predict or :explain; /docs lists what there is"
+            return JSONResponse({"error": text}, status_code=404)
         methods = openapi.methods(described, request.url.path) if error.status_code in (404, 405) else ()
         if methods:
             text = f"{request.method} {request.url.path}: expected {' or '.join(methods)}; /docs lists what there is"

@@ -6,6 +6,7 @@ from serving.errors import InvalidInput
 from serving.tensors import brief
 
 HEADER = b"inference-header-content-length"
+QUESTION = "is the header Inference-Header-Content-Length set?"
 Buffer = bytes | bytearray | memoryview
 
 
@@ -48,7 +49,7 @@ class Reader:
         if size > left:
             raise InvalidInput(
                 f"tensor '{tensor}' has binary_data_size {size}, expected at most the {left} bytes that follow; "
-                "is the header Inference-Header-Content-Length set?"
+                f"{QUESTION}"
             )
         self._at += size
         return self._tail[self._at - size : self._at]

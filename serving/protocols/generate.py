@@ -30,7 +30,14 @@ def decode(body: bytes | bytearray, signature: Signature) -> Request:
     identity = values.pop("id", None) if all(spec.name != "id" for spec in signature.inputs) else None
     if identity is not None and not isinstance(identity, str):
         raise InvalidInput(f"'id' is {tensors.brief(identity)}, expected text")
+    given = list(values)
     inputs = [_tensor(spec, values.pop(spec.name)) for spec in signature.inputs if spec.name in values]
+    if len(inputs) != len(signature.inputs):
+        missing = next(spec.name for spec in signature.inputs if spec.name not in given)
+        raise InvalidInput(
+            f"input '{missing}' is missing; given: {tensors.listed(given)}, "
+            f"expected: {tensors.listed(spec.name for spec in signature.inputs)}"
+        )
     return Request(identity or "", inputs, (), False, values, *options.schedule(values))
 
 

@@ -51,8 +51,8 @@ def parse(kind: Any, body: bytes | bytearray | memoryview) -> Any:
         raise InvalidInput(f"the request is no {kind.DESCRIPTOR.full_name} message: {error}") from error
 
 
-def decode(message: Any) -> Request:
-    """The request in a ModelInferRequest."""
+def decode(message: Any, signature: tensors.Signature | None = None) -> Request:
+    """The request in a ModelInferRequest; ``signature`` as for ``v2.decode``."""
     raw = message.raw_input_contents
     items = message.inputs
     if raw and len(raw) != len(items):
@@ -63,18 +63,21 @@ def decode(message: Any) -> Request:
     if not items:
         raise InvalidInput("the request has no inputs, expected at least one tensor")
     inputs = []
-    for index, item in enumerate(items):
-        name, datatype = item.name, item.datatype
-        if item.parameters:
-            options.no_shared_memory("input", name, item.parameters)
-        shape = tensors.shape(name, item.shape)
-        if not raw:
-            array = _typed(item, shape)
-        else:
-            if item.HasField("contents"):
-                raise InvalidInput(f"tensor '{name}' has contents beside raw_input_contents, expected one of them")
-            array = elements.from_bytes(name, datatype, shape, raw[index])
-        inputs.append(Tensor(name, datatype, array))
+    try:
+        for index, item in enumerate(items):
+            name, datatype = item.name, item.datatype
+            if item.parameters:
+                options.no_shared_memory("input", name, item.parameters)
+            shape = tensors.shape(name, item.shape)
+            if not raw:
+                array = _typed(item, shape)
+            else:
+                if item.HasField("contents"):
+                    raise InvalidInput(f"tensor '{name}' has contents beside raw_input_contents, expected one of them")
+                array = elements.from_bytes(name, datatype, shape, raw[index])
+            inputs.append(Tensor(name, datatype, array))
+    except InvalidInput as error:
+        raise (signature and signature.mistyped((item.name, item.datatype) for item in items)) or error from error
     wanted = [_wanted(item) for item in message.outputs]
     if not message.parameters:
         return Request(message.id, inputs, wanted, True)

@@ -20,19 +20,30 @@ from serving.tensors import Tensor
 _COUNTED_BYTES = 2**20
 _MAX_LISTS = 2**19
 _MAX_TEXTS = 2**20
+_GZIP = b"\x1f\x8b"
 _JSON = orjson.OPT_SERIALIZE_NUMPY
 
 
-def decode(body: bytes | bytearray, header_length: int | None = None) -> Request:
-    """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it."""
+def decode(
+    body: bytes | bytearray, header_length: int | None = None, signature: tensors.Signature | None = None
+) -> Request:
+    """The request in ``body``, whose JSON part is ``header_length`` bytes long when tensors follow it.
+
+    With the model's ``signature`` a tensor that cannot be read is first held against the datatype that it should have.
+    """
     head, tail = binary.split(body, header_length)
-    document = (large.parse(head) if len(head) >= large.MIN_BYTES else None) or parse(head)
+    document = (large.parse(head) if len(head) >= large.MIN_BYTES else None) or parse(head, header_length is None)
     parameters = parameters_of(document)
     items = document.get("inputs")
     if not isinstance(items, list) or not items:
-        raise InvalidInput("the request has no inputs, expected a list 'inputs' with at least one tensor")
+        said = "the request has no inputs" if not items else f"'inputs' is {tensors.brief(items)}"
+        raise InvalidInput(f"{said}, expected a list 'inputs' with at least one tensor")
     remaining = binary.Reader(tail)
-    inputs = [_input(item, remaining) for item in items]
+    try:
+        inputs = [_input(item, remaining) for item in items]
+    except InvalidInput as error:
+        given = [(item.get("name"), item.get("datatype")) for item in items if isinstance(item, dict)]
+        raise (signature and signature.mistyped(given)) or error from error
     remaining.finish()
     outputs = document.get("outputs")
     if outputs is not None and not isinstance(outputs, list):
@@ -47,8 +58,8 @@ def decode(body: bytes | bytearray, header_length: int | None = None) -> Request
     return Request(identity or "", inputs, wanted, binary_output, parameters, *options.schedule(parameters))
 
 
-def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """A JSON object; InvalidInput says where the text stops being one.
+def parse(text: bytes | bytearray | memoryview, may_have_tail: bool = False) -> dict[str, Any]:
+    """A JSON object; InvalidInput says where the text stops being one, and asks for the header if a tail follows it.
 
     orjson bounds the depth (1024) by itself. It does not bound what many tiny values weigh as Python objects: a list
     of two bytes takes 60, and enough of them keep the garbage collector busy for seconds, so they are counted before.
@@ -58,10 +69,28 @@ def parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request is no JSON: {error}") from error
+        if text[:2] == _GZIP:
+            raise InvalidInput(
+                "the request is no JSON but gzip data, expected the header Content-Encoding: gzip with it"
+            ) from error
+        asked = f"; {binary.QUESTION}" if may_have_tail and _ends_early(bytes(text)) else ""
+        raise InvalidInput(f"the request is no JSON: {error}{asked}") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"the request is {tensors.brief(document)}, expected a JSON object")
     return document
+
+
+def _ends_early(text: bytes) -> bool:
+    """Whether a JSON document ends before the text does."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        text = text[: error.start]
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return "after document" in error.msg
+    return True
 
 
 def _count(text: bytes) -> None:
@@ -76,7 +105,8 @@ def _input(item: Any, remaining: binary.Reader) -> Tensor:
     datatype = item.get("datatype")
     dimensions = item.get("shape")
     if not isinstance(dimensions, list):
-        raise InvalidInput(f"tensor '{name}' has shape {tensors.brief(dimensions)}, expected a list of numbers")
+        given = "no shape" if dimensions is None else f"shape {tensors.brief(dimensions)}"
+        raise InvalidInput(f"tensor '{name}' has {given}, expected a list of numbers")
     shape = tensors.shape(name, dimensions)
     size = parameters.get("binary_data_size")
     if size is not None:

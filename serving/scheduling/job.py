@@ -67,6 +67,7 @@ class Job:
     """A request on its way through the queue."""
 
     __slots__ = (
+        "allowed_s",
         "answered",
         "begun",
         "call",
@@ -108,6 +109,8 @@ class Job:
         self.key: Key | None = None
         """Requests with the same key may share a call; None: this one goes alone."""
         self.size_bytes = 0
+        self.allowed_s = 0.0
+        """How long it may take, counted from its last byte."""
         self.begun = submitted
         self.ended = submitted
         self.call: Call | None = None

@@ -143,7 +143,7 @@ class ModelQueue:
         now = job.submitted
         if self._line.rows and now + (wait_s := self._wait_s()) > job.deadline > now:
             raise Overloaded(
-                f"model '{self.name}' cannot answer within the time limit of the request: about {wait_s:.2g} s of work "
+                f"model '{self.name}' cannot answer within {self._limit(job)}: about {wait_s:.2g} s of work "
                 "wait before it; send again later",
                 wait_s,
             )
@@ -177,8 +177,10 @@ class ModelQueue:
                 raise refused
         inputs = self.signature.bind(self.name, request.inputs)
         outputs = self.signature.wanted(self.name, [wanted.name for wanted in request.outputs])
-        job = Job(request, inputs, outputs, now, received + self._allowed_s(request, timeout_s), done, withdraw)
+        allowed_s = self._allowed_s(request, timeout_s)
+        job = Job(request, inputs, outputs, now, received + allowed_s, done, withdraw)
         job.size_bytes = size_bytes
+        job.allowed_s = allowed_s
         job.rows, job.key = batching.rows_and_key(inputs, self._max_rows)
         return job
 
@@ -223,7 +225,7 @@ class ModelQueue:
         if job.gone:
             return Cancelled(_GONE)
         if job.interrupt is not None and job.interrupt.fired:
-            return self._too_late("did not answer within")
+            return self._too_late(job, "did not answer within")
         return self._worker.said(error)
 
     def _stop_stream(self, job: Job) -> None:
@@ -272,7 +274,7 @@ class ModelQueue:
         """The time of these was over before their call began (``Told``)."""
         for job in jobs:
             if not job.answered:
-                self._answer(job, self._too_late("waited for longer than"))
+                self._answer(job, self._too_late(job, "waited for longer than"))
 
     def _count(self, batch: Batch) -> None:
         call = batch.call
@@ -309,7 +311,7 @@ class ModelQueue:
     def tick(self, now: float) -> None:
         """Keeps time limits, and sends away those who wait in vain; called ten times a second."""
         for job in self._line.discard_all(lambda job: now > job.deadline):
-            self._answer(job, self._too_late("waited for longer than"))
+            self._answer(job, self._too_late(job, "waited for longer than"))
         for job in self._streaming:
             if now > job.deadline and job.interrupt is not None and not job.interrupt.fired:
                 job.interrupt.fire()
@@ -324,7 +326,7 @@ class ModelQueue:
     def _watch(self, batch: Batch, now: float) -> None:
         for job in batch.jobs:
             if not job.answered and now > job.deadline:
-                self._answer(job, self._too_late("did not answer within"))
+                self._answer(job, self._too_late(job, "did not answer within"))
         if batch.is_abandoned() or now - batch.call.begun > self._execution_s:
             batch.stop(now)
         if batch.stopped is not None and now - batch.stopped > GRACE_S and not self.hung:
@@ -345,10 +347,15 @@ class ModelQueue:
 
     # What is said
 
-    def _too_late(self, what: str) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"model '{self.name}' {what} the time limit of the request (at most {self._limit_s:g} s, limits.timeout)"
-        )
+    def _too_late(self, job: Job, what: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"model '{self.name}' {what} {self._limit(job)}")
+
+    def _limit(self, job: Job) -> str:
+        if job.allowed_s == self._limit_s:
+            return f"the time limit of the request (at most {self._limit_s:g} s, limits.timeout)"
+        if job.allowed_s == job.request.timeout_s:
+            return f"the time limit of the request ({job.allowed_s * 1e6:.0f} microseconds, its parameter timeout)"
+        return f"the time limit of the request ({job.allowed_s:.3g} s, the call's grpc-timeout)"
 
     def _too_long(self) -> DeadlineExceeded:
         return DeadlineExceeded(

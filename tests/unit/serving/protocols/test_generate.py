@@ -63,6 +63,8 @@ def test_a_shape_follows_from_the_number_of_values(
     ("document", "message"),
     [
         ([], "the request is [], expected a JSON object"),
+        ({"text_input": "hi", "id": "7", "parameters": {"n": 1}},
+         "input 'x' is missing; given: 'n', 'text_input', expected: 'x'"),
         ({"x": [1, 2, 3]}, "tensor 'x' has 3 elements, expected 2 for shape [1, 2]"),
         ({"x": None}, "tensor 'x' holds values like None, expected values of datatype FP32"),
         ({"x": {"a": 1}}, "tensor 'x' holds values like {'a': 1}, expected values of datatype FP32"),

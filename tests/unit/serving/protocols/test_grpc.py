@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from serving.errors import InvalidInput, Unsupported
 from serving.protocols import elements, grpc
 from serving.requests import Response, Wanted
-from serving.tensors import Tensor
+from serving.tensors import Signature, Tensor, TensorSpec
 from tests.unit.serving.protocols.test_elements import tensors_of_any_datatype
 
 CONTENTS = {
@@ -147,3 +147,12 @@ def test_parameters_travel_with_their_request_whatever_their_type() -> None:
 def test_a_parameter_without_a_value_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^the parameter p has no value, expected one of the fields"):
         grpc.decode(message({**FP32, "contents": {"fp32_contents": [1]}}, parameters={"p": {}}))
+
+
+def test_a_tensor_that_cannot_be_read_is_first_held_against_the_models_datatype() -> None:
+    message = grpc.InferRequest(inputs=[{"name": "x", "datatype": "FLOAT", "shape": [1]}])
+
+    with pytest.raises(InvalidInput) as refused:
+        grpc.decode(message, Signature((TensorSpec("x", "FP32", (1,)),), ()))
+
+    assert str(refused.value) == "input 'x' has datatype 'FLOAT', the model expects FP32"

@@ -1,3 +1,4 @@
+import gzip
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def test_binary_tensors_follow_the_json_in_its_order() -> None:
         ([], "the request is [], expected a JSON object"),
         ({}, "the request has no inputs, expected a list 'inputs' with at least one tensor"),
         ({"inputs": []}, "the request has no inputs, expected a list 'inputs' with at least one tensor"),
+        ({"inputs": {"x": [1, 2]}}, "'inputs' is {'x': [1, 2]}, expected a list 'inputs' with at least one tensor"),
         ({"inputs": [3]}, "an input is 3, expected an object with a 'name'"),
         ({"inputs": [X], "outputs": 1}, "'outputs' is 1, expected a list of outputs by name"),
         ({"inputs": [X], "outputs": ["y"]}, "an output is 'y', expected an object with a 'name'"),
@@ -67,6 +69,10 @@ def test_binary_tensors_follow_the_json_in_its_order() -> None:
             "the parameter binary_data_output is 1, expected true or false",
         ),
         ({"inputs": [{**X, "shape": 2}]}, "tensor 'x' has shape 2, expected a list of numbers"),
+        (
+            {"inputs": [{"name": "x", "datatype": "FP32", "data": [1]}]},
+            "tensor 'x' has no shape, expected a list of numbers",
+        ),
         (
             {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2]}]},
             "tensor 'x' has no data, expected 'data' or the parameter binary_data_size",
@@ -89,6 +95,55 @@ def test_text_that_is_no_json_is_refused_with_the_place() -> None:
         v2.decode(b'{"inputs": [')
 
     assert str(refused.value) == "the request is no JSON: unexpected end of data: line 1 column 13 (char 12)"
+
+
+@pytest.mark.parametrize("tail", [b"\x01\x02\x03\x04", b"\x00\x00\x80\x3f"])
+def test_bytes_behind_the_json_are_met_with_a_question_for_the_header_that_says_where_it_ends(tail: bytes) -> None:
+    item = {"name": "x", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}
+    body = orjson.dumps({"inputs": [item]}) + tail
+
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(body)
+    assert str(refused.value).startswith("the request is no JSON: ")
+    assert str(refused.value).endswith("; is the header Inference-Header-Content-Length set?")
+
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(body, len(body))
+    assert "header" not in str(refused.value)
+
+
+def test_text_in_another_encoding_is_no_tail() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode('{"id": "\xfc"}'.encode("latin-1"))
+    assert "header" not in str(refused.value)
+
+
+def test_packed_json_without_its_header_is_recognized() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(gzip.compress(orjson.dumps({"inputs": [X]})))
+
+    assert str(refused.value) == (
+        "the request is no JSON but gzip data, expected the header Content-Encoding: gzip with it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("datatype", "message"),
+    [
+        ("INT64", "input 'x' has datatype 'INT64', the model expects FP32"),
+        ("fp32", "input 'x' has datatype 'fp32', the model expects FP32"),
+        (None, "input 'x' has datatype None, the model expects FP32"),
+        ("FP32", "tensor 'x' has 1 elements, expected 2 for shape [2]"),
+    ],
+)
+def test_a_tensor_that_cannot_be_read_is_first_held_against_the_models_datatype(datatype: Any, message: str) -> None:
+    signature = Signature((TensorSpec("x", "FP32", (2,)),), ())
+    body = orjson.dumps({"inputs": [{**X, "datatype": datatype, "data": [1.5]}]})
+
+    with pytest.raises(InvalidInput) as refused:
+        v2.decode(body, None, signature)
+
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("place", ["inputs", "outputs"])

@@ -199,9 +199,23 @@ async def test_a_request_that_waited_beyond_its_own_time_limit_never_reaches_the
     result = await second
     assert isinstance(result, DeadlineExceeded)
     assert str(result) == (
-        "model 'm' waited for longer than the time limit of the request (at most 60 s, limits.timeout)"
+        "model 'm' waited for longer than the time limit of the request (0 s, the call's grpc-timeout)"
     )
     assert engine.seen == [1]
+
+
+async def test_who_asked_too_long_for_its_own_limit_is_told_of_that_one(engine: Gated) -> None:
+    to = queue(engine)
+    _, first = submit(to, 1)
+    answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    hurried = request(2)._replace(timeout_s=1e-6)
+    to.submit(hurried, time.perf_counter(), 5.0, lambda _, result: answered.set_result(result))
+    engine.gate.set()
+
+    await first
+    assert str(await answered) == (
+        "model 'm' waited for longer than the time limit of the request (1 microseconds, its parameter timeout)"
+    )
 
 
 async def test_an_inference_beyond_its_time_limit_is_interrupted_and_the_next_one_goes_on(engine: Gated) -> None:
@@ -417,8 +431,8 @@ async def test_a_request_that_cannot_be_answered_in_time_is_refused_at_once(engi
         submit(to, 4, timeout_s=3)
 
     assert (str(refused.value), refused.value.retry_after_s) == (
-        "model 'm' cannot answer within the time limit of the request: about 4 s of work wait before it; "
-        "send again later",
+        "model 'm' cannot answer within the time limit of the request (3 s, the call's grpc-timeout): "
+        "about 4 s of work wait before it; send again later",
         4.0,
     )
     answers.append(submit(to, 5, timeout_s=5)[1])
