@@ -6,8 +6,8 @@ import sys
 
 from serving import cli
 
-# numpy's linear algebra, which nothing here computes with, would start a thread for each CPU, and these spin at first:
-# a tenth of all that a start costs.
+# NumPy's linear algebra would start a thread for each CPU: they spin at first, a tenth of all that a start costs, and
+# again for a sum over one large request.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 code = cli.main(sys.argv[1:])
 logging.shutdown()

@@ -212,9 +212,10 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
 
 def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     with _kept():
-        from serving import server, settings
+        from serving import allocator, server, settings
         from serving.telemetry import otlp, telemetry
 
+    allocator.keep_freed()
     if options.paths is options.command.get_default("paths") and not options.paths[0].exists():
         raise ArtifactRefused(
             f"no path was given, and {options.paths[0]}, where a model is looked for then, does not exist; "

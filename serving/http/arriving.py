@@ -23,6 +23,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What a client that asked first is told to send its body."""
 
 
+_PART_BYTES = 4096
+"""Smaller parts of a body are put together as they come: an object each would be more than what it holds."""
+
+
 class _NoEvent:
     def set(self) -> None:
         """Uvicorn wakes a waiting application; nobody waits here."""
@@ -38,7 +42,7 @@ class Arriving(ABC):
     traced = False
     """Whether its caller traces it."""
     # Most requests need few of these, so they are set where they differ: half a microsecond a request.
-    _parts: bytes | bytearray = b""
+    _parts: list[bytes | bytearray] = []  # noqa: RUF012 (never changed, only replaced)
     _size = 0
     _held = 0
     _started = False
@@ -117,7 +121,7 @@ class Arriving(ABC):
         try:
             self._admit(self._size)
             if not self._parts:
-                self._parts = data
+                self._parts = [data]
                 return
             self._hold()
         except ServingError as error:
@@ -126,9 +130,18 @@ class Arriving(ABC):
             if self._started:
                 self._run()
             return
-        if isinstance(self._parts, bytes):
-            self._parts = bytearray(self._parts)
-        self._parts += data
+        if len(data) >= _PART_BYTES:
+            self._parts.append(data)
+        elif isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += data
+        else:
+            self._parts.append(bytearray(data))
+
+    def _whole(self) -> bytes | bytearray:
+        """The body. Its parts are put together only now: a growing buffer would be copied as it grows."""
+        if len(self._parts) != 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0]
 
     def _admit(self, size: int) -> None:
         limit = self._protocol.plane.limits.max_request_bytes
@@ -144,7 +157,7 @@ class Arriving(ABC):
         self._held = self._size
 
     def _drop_body(self) -> None:
-        self._parts = b""
+        self._parts = []
         if self._held:
             self._protocol.plane.admission.bytes -= self._held
             self._held = 0

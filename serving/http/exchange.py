@@ -160,7 +160,7 @@ class Exchange(Arriving):
         is_inference = self._route.method == "ModelInfer"
         kind = grpc.InferRequest if is_inference else grpc_methods.request_class(self._route.method)
         limit = self._protocol.plane.limits.max_request_bytes
-        payload = grpc_wire.message(self._parts, self._grpc_encoding, limit)
+        payload = grpc_wire.message(self._whole(), self._grpc_encoding, limit)
         if is_inference:
             message = grpc.parse(grpc.InferRequest, payload)
             self._queue = grpc_methods.queue(self._protocol.plane.service, message, self.header)
@@ -189,8 +189,8 @@ class Exchange(Arriving):
 
     def _unpacked(self) -> bytes | bytearray:
         if self._encoding in ("", "identity"):
-            return self._parts
-        return coding.unpack(self._parts, self._encoding, self._protocol.plane.limits.max_request_bytes)
+            return self._whole()
+        return coding.unpack(self._whole(), self._encoding, self._protocol.plane.limits.max_request_bytes)
 
     def _submit(self, request: Request) -> None:
         assert self._queue is not None
@@ -254,7 +254,7 @@ class Exchange(Arriving):
             html = "text/html" in (self.header("accept") or "")
             self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
         elif kind is Kind.GRPC_HEAD:
-            head = coding.beginning(self._parts, self._grpc_encoding, grpc_wire.HEAD_BYTES)
+            head = coding.beginning(self._whole(), self._grpc_encoding, grpc_wire.HEAD_BYTES)
             self._write(200, self._framed(TEXT, head.hex().upper().encode()))
         elif kind is Kind.LIVE:
             self._json(200, {"live": True})
