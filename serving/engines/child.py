@@ -25,7 +25,7 @@ import msgspec
 from serving.contract import Exit
 from serving.engines import artifact, frames
 from serving.engines.base import Engine, Interrupt, StreamingEngine
-from serving.errors import InvalidInput, ServingError
+from serving.errors import ArtifactRefused, InvalidInput, ServingError
 from serving.settings import Settings
 from serving.tensors import Tensor
 
@@ -67,21 +67,28 @@ def _loaded(channel: frames.Channel) -> Engine | None:
     head, _ = channel.receive()
     said = msgspec.convert(head["settings"], Settings)
     memory_bytes = said.limits.memory_bytes
+    path, within = Path(head["path"]), ""
     try:
         if memory_bytes is not None:
+            artifact.prepare(path)  # a library that finds no memory ends with a traceback of its own
+            empty = _allocated_bytes()
+            if empty >= memory_bytes:
+                raise ArtifactRefused(
+                    f"limits.memory {said.limits.memory} is too little to start the engine of {path}; one without a "
+                    f"model takes about {empty >> 20}Mi"
+                )
+            within = f" (limits.memory {said.limits.memory}, of which an engine without a model takes {empty >> 20}Mi)"
             # Counts what is allocated, unlike RLIMIT_AS, which counts libraries and room only reserved too.
             resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-        engine = artifact.load(Path(head["path"]), said)
+        engine = artifact.load(path, said)
     except ServingError as error:
-        channel.send({"error": type(error).__name__, "text": str(error)})
+        channel.send({"error": type(error).__name__, "text": f"{error}{within}"})
         return None
     except MemoryError:
-        channel.send({"error": "ArtifactRefused", "text": f"{head['path']} needs more memory than limits.memory"})
+        channel.send({"error": "ArtifactRefused", "text": f"{path} needs more memory than it may have{within}"})
         return None
     if isinstance(engine, StreamingEngine):
-        text = (
-            f"{head['path']} answers with streams, which come from the server's own process only; use isolation: none"
-        )
+        text = f"{path} answers with streams, which come from the server's own process only; use isolation: none"
         channel.send({"error": "ArtifactRefused", "text": text})
         return None
     signature = engine.signature
@@ -94,6 +101,15 @@ def _loaded(channel: frames.Channel) -> Engine | None:
         }
     )
     return engine
+
+
+def _allocated_bytes() -> int:
+    """What RLIMIT_DATA counts; 0 where there is no such file, and no such limit that counts it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")), 0) * 1024
 
 
 def _answer(channel: frames.Channel, engine: Engine, orders: _Orders) -> None:

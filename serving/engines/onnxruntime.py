@@ -91,8 +91,27 @@ class OnnxRuntimeEngine:
         except ort_errors.InvalidArgument as error:
             raise InvalidInput(f"the model cannot take these inputs: {_sentence(error)}") from error
         except Exception as error:  # ONNX Runtime's errors have no base class of their own
+            self._check_symbols(inputs)
             raise InferenceFailed(f"the model failed: {_sentence(error)}") from error
         return [_encoded(result) for result in results] if self._text_outputs else results
+
+    def _check_symbols(self, inputs: Mapping[str, Array]) -> None:
+        """InvalidInput when sizes differ which the model calls by one name.
+
+        Asked after a failure alone: ONNX Runtime does not ask for it, and a size of 1 may well stand for any other.
+        """
+        seen: dict[str, tuple[str, int]] = {}
+        for item in self._session.get_inputs():
+            shape = inputs[item.name].shape
+            for place, symbol in enumerate(item.shape):
+                if not isinstance(symbol, str):
+                    continue
+                where, size = seen.setdefault(symbol, (f"dimension {place} of '{item.name}'", shape[place]))
+                if size != shape[place]:
+                    raise InvalidInput(
+                        f"input '{item.name}' has shape {list(shape)}, expected {size} instead of {shape[place]} in "
+                        f"dimension {place}: the model says that this and {where} have one size, '{symbol}'"
+                    )
 
     def close(self) -> None:
         """Drops the session, which frees its memory."""

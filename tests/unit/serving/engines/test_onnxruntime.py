@@ -44,6 +44,57 @@ def test_bytes_that_are_no_text_are_the_clients_fault(tmp_path: Path) -> None:
     assert str(refused.value) == "input 'x' holds bytes that are no UTF-8 text, which ONNX strings must be"
 
 
+def added(path: Path) -> Path:
+    """A model with ``y`` = x + transposed x and ``z`` = x @ w; x is [n, n], w [n, m]."""
+    return onnx_models.save(
+        path,
+        helper.make_graph(
+            [
+                helper.make_node("Transpose", ["x"], ["t"]),
+                helper.make_node("Add", ["x", "t"], ["y"]),
+                helper.make_node("MatMul", ["x", "w"], ["z"]),
+            ],
+            "g",
+            [
+                onnx_models.value("x", TensorProto.FLOAT, ["n", "n"]),
+                onnx_models.value("w", TensorProto.FLOAT, ["n", "m"]),
+            ],
+            [
+                onnx_models.value("y", TensorProto.FLOAT, ["n", "n"]),
+                onnx_models.value("z", TensorProto.FLOAT, ["n", "m"]),
+            ],
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "message"),
+    [
+        (
+            (3, 4),
+            (4, 2),
+            "input 'x' has shape [3, 4], expected 3 instead of 4 in dimension 1: the model says that this and "
+            "dimension 0 of 'x' have one size, 'n'",
+        ),
+        (
+            (3, 3),
+            (4, 2),
+            "input 'w' has shape [4, 2], expected 3 instead of 4 in dimension 0: the model says that this and "
+            "dimension 0 of 'x' have one size, 'n'",
+        ),
+    ],
+)
+def test_sizes_that_the_model_calls_by_one_name_and_differ_are_the_clients_fault(
+    tmp_path: Path, x: tuple[int, ...], w: tuple[int, ...], message: str
+) -> None:
+    loaded = engine.load(added(tmp_path / "m.onnx"))
+
+    with pytest.raises(InvalidInput) as refused:
+        loaded.infer({"x": np.ones(x, np.float32), "w": np.ones(w, np.float32)}, ["y", "z"])
+
+    assert str(refused.value) == message
+
+
 def test_a_model_that_onnx_runtime_refuses_is_refused_in_its_words(tmp_path: Path) -> None:
     path = onnx_models.save(
         tmp_path / "m.onnx",

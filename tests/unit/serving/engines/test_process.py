@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -104,11 +105,29 @@ def test_a_late_order_does_not_stop_the_next_call(engine: ProcessEngine) -> None
     assert values(engine) == Y
 
 
-def test_a_model_that_needs_more_memory_to_load_than_it_may_have_is_refused(path: Path) -> None:
+def test_a_limit_below_what_an_empty_engine_takes_is_refused_in_those_words_alone(
+    path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ArtifactRefused) as refused:
-        ProcessEngine(path, Settings(isolation="process", limits=Limits(memory="20Mi")))
+        ProcessEngine(path, Settings(isolation="process", limits=Limits(memory="10Mi")))
+
+    text = re.escape(
+        f"limits.memory 10Mi is too little to start the engine of {path}; one without a model takes about "
+    )
+    assert re.fullmatch(text + "[0-9]{2,3}Mi", str(refused.value))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_model_that_needs_more_memory_to_load_than_it_may_have_is_refused(tmp_path: Path) -> None:
+    path = onnx_models.table(tmp_path / "m.onnx", 128)
+
+    with pytest.raises(ArtifactRefused) as refused:
+        ProcessEngine(path, Settings(isolation="process", limits=Limits(memory="150Mi")))
 
     assert str(path) in str(refused.value)
+    assert re.search(
+        r" \(limits\.memory 150Mi, of which an engine without a model takes [0-9]{2,3}Mi\)$", str(refused.value)
+    )
 
 
 def test_a_closed_engine_leaves_no_process_and_no_thread(path: Path) -> None:
