@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from serving.scheduling import Admission, ModelQueue
 from serving.scheduling.answers import AnsweringQueue, Answers
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics, ModelCounters
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -153,6 +156,7 @@ class Repository:
                 found.state, found.reason = State.UNAVAILABLE, "unloaded"
                 if queue is not None:
                     await self._close(queue)
+                    _log.info("model %s version %s unloaded", queue.name, queue.version)
 
     async def _close(self, queue: ModelQueue) -> None:
         await queue.close()
@@ -194,6 +198,8 @@ class Repository:
         versions = self._models.setdefault(model.name, {})
         self._problems[model.name] = model.problem
         problems = [model.problem] if model.problem else []
+        if model.problem:
+            _log.warning("model %s was not loaded: %s", model.name, model.problem)
         replaced: list[ModelQueue] = []
         for version, path in model.versions.items():
             found = versions.setdefault(version, _Version(path))
@@ -206,10 +212,14 @@ class Repository:
             except ServingError as error:
                 problems.append(str(error))
                 found.reason = str(error)
+                kept = "" if found.queue is None else ", and what served before goes on"
+                _log.warning("model %s version %s was not loaded%s: %s", model.name, version, kept, error)
                 if found.queue is None:
                     found.state = State.UNAVAILABLE
                 continue
             counters.loads += 1
+            done = "loaded" if found.queue is None else "swapped"
+            _log.info("model %s version %s %s: it %s", model.name, version, done, loaded.finding)
             if found.queue is not None:
                 replaced.append(found.queue)
             found.queue = self._queue(model.name, version, loaded, counters, said)
@@ -218,7 +228,10 @@ class Repository:
             found.state, found.reason, found.problem = State.READY, "", ""
         if not problems:
             gone = [versions.pop(version) for version in set(versions) - set(model.versions)]
-            replaced += [found.queue for found in gone if found.queue is not None]
+            gone_queues = [found.queue for found in gone if found.queue is not None]
+            replaced += gone_queues
+            for queue in gone_queues:
+                _log.info("model %s version %s unloaded: it is not on the disk any more", queue.name, queue.version)
         self._choose_default(model.name)
         for queue in replaced:
             await self._close(queue)

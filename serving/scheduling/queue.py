@@ -87,7 +87,6 @@ class ModelQueue:
         self._withdraw = self._withdrawn
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
-        _log.info("model %s version %s: %s", name, version, loaded.finding)
         shares_cpu = self.joins and cpu.limit() == 1
         self._worker = Worker(name, loaded.engine, self._line, self, self._loop, shares_cpu)
 

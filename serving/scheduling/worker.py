@@ -28,6 +28,8 @@ Outcome = Sequence[Array] | ServingError
 _RETURN_S = 10.0
 """How long those wait whose call lost its engine, before they are tried by themselves."""
 _LOOK_S = 0.02
+_SILENT_S = 1.0
+"""After a line about an engine that failed."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Worker:
         self._line = line
         self._told = told
         self._loop = loop
+        self._silent_until = 0.0
         self._ending = threading.Event()
         self._waits = waits
         self._turn: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -77,9 +80,16 @@ class Worker:
         self._ending.set()
         self._line.close()
 
-    def said(self, error: Exception) -> ServingError:
-        """What a client is told of an engine's error."""
+    def said(self, error: Exception, stopped: bool = False) -> ServingError:
+        """What a client is told of an engine's error, of which the log gets a line, too, unless it was ``stopped``.
+
+        What an engine says by itself may be the fault of the request, so it is at most one line a second.
+        """
         if isinstance(error, ServingError):
+            now = time.monotonic()
+            if type(error) is InferenceFailed and not stopped and now >= self._silent_until:
+                self._silent_until = now + _SILENT_S
+                _log.error("the engine of model %s failed: %s", self._name, error)
             return error
         _log.error("the engine of model %s failed", self._name, exc_info=error)
         return InferenceFailed(f"model '{self._name}' failed: {type(error).__name__}")
@@ -136,7 +146,7 @@ class Worker:
             inputs, names = batching.joined(batch.jobs)
             return names, self._engine.infer(inputs, names, batch.interrupt)
         except Exception as error:
-            return names, self.said(error)
+            return names, self.said(error, batch.stopped is not None)
         finally:
             call.ended = time.perf_counter()
             if batch.interrupt is not None:

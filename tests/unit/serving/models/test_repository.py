@@ -177,3 +177,39 @@ async def test_an_unloaded_model_is_not_ready_until_it_is_loaded_again(tmp_path:
     assert str(refused.value) == "model 'm' version '1' is not ready: unloaded"
     await of.load("m")
     assert answer(of, "m") == ("1", 1.0)
+
+
+async def test_each_change_of_a_model_is_a_line_of_the_log_and_a_refused_one_a_warning_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "serving.models.repository")
+    (tmp_path / "bad").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "bad" / f"{name}.onnx").touch()
+    onnx_models.linear(tmp_path / "m" / "1" / "model.onnx")
+    second = onnx_models.linear(tmp_path / "m" / "2" / "model.onnx")
+    of = Repository([tmp_path], None, Metrics(), {"batching": {"maxSize": 1}}, Admission(100, 10**9))
+    await of.start()
+
+    second.unlink()
+    await of.load("m")
+    first = tmp_path / "m" / "1" / "model.onnx"
+    first.write_bytes(b"")
+    with pytest.raises(ArtifactRefused):
+        await of.load("m")
+    await of.unload("m")
+    with pytest.raises(ArtifactRefused):
+        await of.load("m")
+
+    kept = "it shares no calls (batching.maxSize is 1)"
+    empty = f"{first} is empty; fetch or export the model again"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"model bad was not loaded: {tmp_path}/bad holds 2 models (a.onnx, b.onnx); keep one"),
+        ("INFO", f"model m version 1 loaded: {kept}"),
+        ("INFO", f"model m version 2 loaded: {kept}"),
+        ("INFO", f"model m version 1 swapped: {kept}"),
+        ("INFO", "model m version 2 unloaded: it is not on the disk any more"),
+        ("WARNING", f"model m version 1 was not loaded, and what served before goes on: {empty}"),
+        ("INFO", "model m version 1 unloaded"),
+        ("WARNING", f"model m version 1 was not loaded: {empty}"),
+    ]

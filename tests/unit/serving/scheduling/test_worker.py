@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pytest
 
 from serving.engines.base import Interrupt
-from serving.errors import EngineLost, ServingError
+from serving.errors import EngineLost, InferenceFailed, ServingError
 from serving.requests import Request
+from serving.scheduling import worker as scheduling_worker
 from serving.scheduling.job import Batch, Job
 from serving.scheduling.line import Line
 from serving.scheduling.worker import Outcome, Worker
@@ -125,3 +127,38 @@ async def test_on_a_single_cpu_those_who_come_upon_an_answer_share_the_next_call
     worker.end()
 
     assert engine.calls == [[1], [2, 3]]
+
+
+class Failing(Lossy):
+    """An engine of this test: it fails at everything, in its own words."""
+
+    def infer(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], interrupt: Interrupt | None = None
+    ) -> list[Array]:
+        raise InferenceFailed("the model failed: no such row")
+
+
+async def test_an_engine_that_fails_is_a_line_of_the_log_that_names_the_model_and_many_failures_are_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling_worker, "_SILENT_S", math.inf)
+    told = Told()
+    worker, _ = begun(Failing(), told, [job(1), job(2), job(3)])
+
+    await told.until(3)
+    worker.end()
+
+    assert told.answers == ["InferenceFailed"] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "the engine of model m failed: the model failed: no such row"
+    ]
+
+
+async def test_an_engine_that_was_stopped_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+    worker, _ = begun(Lossy(), Told(), [])
+
+    error = InferenceFailed("the model failed: told to end")
+    assert worker.said(error, stopped=True) is error
+    worker.end()
+
+    assert caplog.records == []
