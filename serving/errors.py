@@ -101,7 +101,7 @@ class UnknownModel(ServingError):
     grpc = GrpcCode.NOT_FOUND
     reason = "OTHER"
 
-    def __init__(self, name: str, detail: str = "is not served here") -> None:
+    def __init__(self, name: str, detail: str) -> None:
         super().__init__(f"Request for unknown model: '{name}' {detail}")
 
 

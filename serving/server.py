@@ -167,7 +167,8 @@ def _admission(listen: Listen) -> Admission:
 async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admission, role: Role) -> None:
     told_of_requests = telemetry.start(listen.telemetry, metrics)
     service = Service(models, Observer(told_of_requests))
-    told_of_requests.show(service)
+    if models.computes:
+        told_of_requests.show(service)
     plane = DataPlane(service, metrics, listen.limits, listen.identity, admission)
     ending = asyncio.Event()
     http = HttpListener(plane)

@@ -5,12 +5,11 @@ Answers are plain documents whose keys are both the JSON keys of V2 and the prot
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from serving.errors import NotReady, Unsupported
+from serving.errors import Unsupported
 from serving.models.base import Models, State
 from serving.scheduling import ModelQueue
 from serving.telemetry import statistics
@@ -41,7 +40,7 @@ class Service:
         self.in_work: list[Callable[[], Iterable[tuple[Call, float]]]] = []
         """What each protocol has in work now: the request, and when it was received."""
         self.requests_page: Callable[[bool], bytes] | None = None
-        """The slowest requests and those in work, as JSON or (True) as HTML; None where nobody keeps them."""
+        """The slowest requests and those in work, as JSON or (True) as HTML; None where nothing is computed."""
         self.draining = False
         """Set when the process was told to end: no longer ready, still answering."""
         self.everywhere: Callable[[str, str], Awaitable[None]] | None = None
@@ -79,6 +78,11 @@ class Service:
 
     async def statistics(self, name: str, version: str) -> Document:
         """What was counted: of one version, of all of a model, or of all models; by all workers that there are now."""
+        if not name and not self.models.computes:
+            raise Unsupported(
+                "each model's own server counts for itself; ask for one at /v2/models/NAME/stats "
+                "(/v2/models lists them)"
+            )
         here = self.statistics_here(name, version)
         if self.statistics_of_workers is None:
             return {"model_stats": here}
@@ -89,8 +93,7 @@ class Service:
         queues = [self.models.find(name, version)] if version else []
         for entry in () if version else self.models.index():
             if name in ("", entry.name) and entry.state is State.READY:
-                with contextlib.suppress(NotReady):  # a catalog knows it as ready elsewhere
-                    queues.append(self.models.find(entry.name, entry.version))
+                queues.append(self.models.find(entry.name, entry.version))
         if name and not queues:
             queues = [self.models.find(name, "")]
         return [statistics.of(queue.name, queue.version, queue.counters) for queue in queues]

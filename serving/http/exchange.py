@@ -250,7 +250,10 @@ class Exchange(Arriving):
                 self._json(403, {"error": text})
                 return
             if (page := service.requests_page) is None:
-                raise Unsupported("this server has no requests to show; it serves no model of its own")
+                raise Unsupported(
+                    "no model is computed here, so there are no requests to show; ask a model's own server for "
+                    "/debug/requests, at its own port"
+                )
             html = "text/html" in (self.header("accept") or "")
             self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
         elif kind is Kind.GRPC_HEAD:

@@ -48,7 +48,9 @@ def document(version: str) -> Document:
         "/docs": {"get": _get("server", "This document, to be read", None, kind="text/html")},
         "/openapi.json": {"get": _get("server", "This document", "Anything")},
         "/v2/models": {"get": _get("models", "Names of all models", "ModelNames")},
-        "/v2/models/stats": {"get": _get("models", "Statistics of all models that are ready", "Statistics")},
+        "/v2/models/stats": {
+            "get": _get("models", "Statistics of all models that are ready", "Statistics", errors=(501,))
+        },
         "/v2/repository/index": {"post": _post("repository", "Every version with its state", "IndexRequest", "Index")},
         "/v2/repository/models/{model}/load": {
             "post": _post("repository", "Load or reload a model", "LoadRequest", "Anything", (400, 404, 413, 501))

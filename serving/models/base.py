@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from serving.errors import UnknownModel
 from serving.scheduling import ModelQueue
+
+_FEW = 5
+"""So many models are named to whoever asks for another."""
 
 
 class State(enum.StrEnum):
@@ -35,6 +39,9 @@ class Entry:
 
 class Models(Protocol):
     """The models behind a server."""
+
+    computes: bool
+    """Whether inferences are computed here, and so are known here; a catalog leads elsewhere."""
 
     def find(self, name: str, version: str) -> ModelQueue:
         """The queue of a version, of the default one for ``""``; UnknownModel or NotReady otherwise."""
@@ -59,3 +66,9 @@ class Models(Protocol):
 
     def tick(self, now: float) -> None:
         """Keeps the time limits of running inferences; called ten times a second."""
+
+
+def not_served(name: str, known: Collection[str]) -> UnknownModel:
+    """What whoever asks for a model that is not among those ``known`` is told."""
+    few = f": {', '.join(sorted(known))}" if 0 < len(known) <= _FEW else ""
+    return UnknownModel(name, f"is not served here; GET /v2/models lists what is served{few}")

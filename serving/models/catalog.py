@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from serving.errors import NotReady, UnknownModel, Unsupported
-from serving.models.base import Entry, State
+from serving.models.base import Entry, State, not_served
 from serving.scheduling import ModelQueue
 
 _log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 class Catalog:
     """Models listed in a file. A file that is missing or unreadable leaves what was read last."""
+
+    computes = False
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -37,7 +39,7 @@ class Catalog:
         """Never a queue: UnknownModel, or NotReady with the reason the file gives."""
         entries = [entry for entry in self._entries if entry.name == name]
         if not entries:
-            raise UnknownModel(name)
+            raise not_served(name, {entry.name for entry in self._entries})
         wanted = [entry for entry in entries if version in ("", entry.version)]
         if not wanted:
             raise UnknownModel(name, f"has no version '{version}'")

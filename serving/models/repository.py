@@ -17,7 +17,7 @@ from serving import settings, threads
 from serving.engines.base import Engine
 from serving.errors import ArtifactRefused, NotReady, ServingError, UnknownModel
 from serving.models import discovery, loading
-from serving.models.base import Entry, State
+from serving.models.base import Entry, State, not_served
 from serving.models.budget import Budget, Evictable
 from serving.models.discovery import Found
 from serving.models.loading import Loaded
@@ -48,6 +48,8 @@ class _Version:
 
 class Repository:
     """Models loaded from disk. All methods are for the event loop's thread."""
+
+    computes = True
 
     def __init__(
         self,
@@ -84,7 +86,7 @@ class Repository:
             return default
         versions = self._models.get(name)
         if versions is None:
-            raise UnknownModel(name)
+            raise not_served(name, self._models)
         if not version:
             if not versions:
                 raise NotReady(f"model '{name}' is not ready: {self._problems.get(name, 'it has no version')}")
@@ -148,7 +150,7 @@ class Repository:
         """Stops serving the model, after the requests it has."""
         versions = self._models.get(name)
         if versions is None:
-            raise UnknownModel(name)
+            raise not_served(name, self._models)
         async with self._locks[name]:
             self._defaults.pop(name, None)
             for found in versions.values():

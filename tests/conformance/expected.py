@@ -41,7 +41,10 @@ OUTPUT = "scores"
 LABELS = {OUTPUT: ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]}
 METADATA = {"name": "echo", "versions": ["1"], "platform": "penstock_identity"}
 DECLARED = "model 'echo' is managed by its declaration; delete that instead of unloading it"
-UNKNOWN = "Request for unknown model: 'nope' is not served here"
+EACH_COUNTS = "each model's own server counts for itself; ask for one at /v2/models/NAME/stats (/v2/models lists them)"
+UNKNOWN = (
+    "Request for unknown model: 'nope' is not served here; GET /v2/models lists what is served: digits, echo, rows"
+)
 
 
 def digits() -> tuple[str, npt.NDArray[Any], str, npt.NDArray[Any]]:

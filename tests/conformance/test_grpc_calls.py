@@ -17,6 +17,12 @@ from tests.conformance import ways
 from tests.conformance.ways import MAX_PENDING, MAX_REQUEST_BYTES, Way, endless, request
 from tests.rig import model_server, raw_http2
 
+
+def unknown(name: str) -> str:
+    """What is said of a model that there is not, by either way."""
+    return f"Request for unknown model: '{name}' is not served here; GET /v2/models lists what is served: echo, slow"
+
+
 IDENTITY = {"penstock-revision": "r1", "penstock-variant": "fp32"}
 MAX_MESSAGE_BYTES = MAX_REQUEST_BYTES - 5
 GZIP, DEFLATE = grpcio.Compression.Gzip, grpcio.Compression.Deflate
@@ -45,9 +51,9 @@ def test_every_other_method_answers(way: Way) -> None:
 @pytest.mark.parametrize(
     ("message", "code", "details"),
     [
-        (request("q"), "NOT_FOUND", "Request for unknown model: 'q' is not served here"),
+        (request("q"), "NOT_FOUND", unknown("q")),
         (request(model_version="9"), "NOT_FOUND", "Request for unknown model: 'echo' has no version '9'; it has 1"),
-        (b"", "NOT_FOUND", "Request for unknown model: '' is not served here"),
+        (b"", "NOT_FOUND", unknown("")),
         (b"\xff\xff", "INVALID_ARGUMENT", "the request is no inference.ModelInferRequest message: "
          "Error parsing message with type 'inference.ModelInferRequest'"),
         (grpc.InferRequest(model_name="echo"), "INVALID_ARGUMENT",
@@ -185,7 +191,7 @@ def test_a_stream_of_compressed_requests_is_read(way: Way) -> None:
 
 def test_a_compressed_request_for_an_unknown_model_says_so(way: Way) -> None:
     found = way.call(request("q", size=1_000), compression=GZIP)
-    assert found.status == ("NOT_FOUND", "Request for unknown model: 'q' is not served here")
+    assert found.status == ("NOT_FOUND", unknown("q"))
 
 
 # Endpoints
@@ -210,7 +216,7 @@ def test_a_stream_to_an_endpoint_is_answered_by_its_model(way: Way) -> None:
     assert ids(way.stream(iter(messages), metadata=alias(way))) == [
         ("0", ""),
         ("1", ""),
-        ("2", "Request for unknown model: 'two' is not served here"),
+        ("2", unknown("two")),
     ]
 
 
@@ -231,7 +237,7 @@ def test_a_stream_answers_in_order_and_outlives_wrong_requests(way: Way) -> None
     messages = [request(id="0"), request("q", id="1"), request(id="2"), b"\xff\xff", request(id="4")]
     assert ids(way.stream(iter(messages), metadata=(("penstock-model", "default/echo"),))) == [
         ("0", ""),
-        ("1", "Request for unknown model: 'q' is not served here"),
+        ("1", unknown("q")),
         ("2", ""),
         ("", "the request is no inference.ModelInferRequest message: "
          "Error parsing message with type 'inference.ModelInferRequest'"),

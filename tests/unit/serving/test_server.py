@@ -25,6 +25,8 @@ from serving.protocols import grpc
 from tests.rig import onnx_models
 from tests.rig.model_server import DEADLINE_S, ROOT, ModelServer, running, start, until
 
+UNKNOWN = "Request for unknown model: 'q' is not served here; GET /v2/models lists what is served: digits"
+
 REQUEST = orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 1]}]})
 
 
@@ -226,12 +228,29 @@ def test_a_catalog_answers_for_models_that_have_no_server(tmp_path: Path) -> Non
         asked = {
             path: server.request("POST", path, REQUEST)
             for path in ("/v2/models/digits/infer", "/v2/models/q/infer", "/v2/repository/index")
-        }
+        } | {path: server.get(path) for path in ("/v2/models/stats", "/debug/requests")}
 
         assert {path: (status, json.loads(body)) for path, (status, body) in asked.items()} == {
             "/v2/models/digits/infer": (503, {"error": "model 'digits' is not ready: its first replica starts"}),
-            "/v2/models/q/infer": (404, {"error": "Request for unknown model: 'q' is not served here"}),
+            "/v2/models/q/infer": (
+                404,
+                {"error": UNKNOWN},
+            ),
             "/v2/repository/index": (200, listed),
+            "/v2/models/stats": (
+                501,
+                {
+                    "error": "each model's own server counts for itself; ask for one at "
+                    "/v2/models/NAME/stats (/v2/models lists them)"
+                },
+            ),
+            "/debug/requests": (
+                501,
+                {
+                    "error": "no model is computed here, so there are no requests to show; ask a "
+                    "model's own server for /debug/requests, at its own port"
+                },
+            ),
         }
         assert call(server, grpc.InferRequest(model_name="digits")) == (
             "14",
@@ -239,7 +258,7 @@ def test_a_catalog_answers_for_models_that_have_no_server(tmp_path: Path) -> Non
         )
         assert call(server, grpc.InferRequest(model_name="q")) == (
             "5",
-            "Request for unknown model: 'q' is not served here",
+            UNKNOWN,
         )
         fresh = tmp_path / "fresh"
         fresh.write_text("[]")

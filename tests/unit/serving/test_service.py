@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving import service
-from serving.errors import NotReady, UnknownModel
+from serving.errors import NotReady, UnknownModel, Unsupported
 from serving.models import loading
 from serving.models.catalog import Catalog
 from serving.models.rows import Clocks
@@ -25,7 +25,11 @@ async def test_a_server_that_knows_models_by_name_only_has_no_statistics_of_them
     catalog.tick(0)
     of = Service(catalog)
 
-    assert await of.statistics("", "") == {"model_stats": []}
+    with pytest.raises(Unsupported) as refused:
+        await of.statistics("", "")
+    assert str(refused.value) == (
+        "each model's own server counts for itself; ask for one at /v2/models/NAME/stats (/v2/models lists them)"
+    )
     for version in ("", "1"):
         with pytest.raises(NotReady):
             await of.statistics("digits", version)

@@ -18,6 +18,8 @@ from serving.service import Service
 from serving.telemetry.metrics import Metrics
 from tests.rig import onnx_models
 
+UNKNOWN = "Request for unknown model: 'q' is not served here; GET /v2/models lists what is served: m, rows, slow"
+
 
 class Served:
     def __init__(self, channel: Any, repository: Repository, metrics: Metrics) -> None:
@@ -105,7 +107,7 @@ async def test_the_methods_of_management_answer(served: Served) -> None:
 @pytest.mark.parametrize(
     ("message", "code", "details"),
     [
-        (request("q"), grpcio.StatusCode.NOT_FOUND, "Request for unknown model: 'q' is not served here"),
+        (request("q"), grpcio.StatusCode.NOT_FOUND, UNKNOWN),
         (request(model_version="9"), grpcio.StatusCode.NOT_FOUND,
          "Request for unknown model: 'm' has no version '9'; it has 1"),
         (grpc.InferRequest(model_name="m"), grpcio.StatusCode.INVALID_ARGUMENT,
@@ -152,7 +154,7 @@ async def test_a_stream_answers_each_request_in_turn_and_outlives_a_wrong_one(se
 
     assert [(answer.infer_response.id, answer.error_message) for answer in answers] == [
         ("0", ""),
-        ("1", "Request for unknown model: 'q' is not served here"),
+        ("1", UNKNOWN),
         ("2", ""),
     ]
 

@@ -16,6 +16,8 @@ from serving.telemetry.metrics import Metrics
 from tests.rig import onnx_models
 from tests.rig.wire import LIMITS
 
+UNKNOWN = "Request for unknown model: 'q' is not served here; GET /v2/models lists what is served: bad, digits"
+
 EXTENSIONS = [
     "binary_tensor_data", "classification", "generate", "model_configuration", "model_repository", "parameters",
     "schedule_policy", "statistics",
@@ -89,7 +91,7 @@ async def test_the_index_lists_every_version_or_only_the_ready_ones(client: http
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [
-        ("GET", "/v2/models/q", None, 404, "Request for unknown model: 'q' is not served here"),
+        ("GET", "/v2/models/q", None, 404, UNKNOWN),
         ("GET", "/v2/models/digits/versions/9", None, 404,
          "Request for unknown model: 'digits' has no version '9'; it has 1, 2"),
         ("GET", "/v2/nope", None, 404, "GET /v2/nope: Not Found; /docs lists what there is"),
@@ -113,8 +115,8 @@ async def test_the_index_lists_every_version_or_only_the_ready_ones(client: http
          "POST /v1/models/digits/versions/1:foo: expected :predict or :explain; /docs lists what there is"),
         ("POST", "/v1/models/digits", b"{}", 405,
          "POST /v1/models/digits: expected GET; /docs lists what there is"),
-        ("POST", "/v1/models/q:explain", None, 404, "Request for unknown model: 'q' is not served here"),
-        ("POST", "/v2/repository/models/q/unload", None, 404, "Request for unknown model: 'q' is not served here"),
+        ("POST", "/v1/models/q:explain", None, 404, UNKNOWN),
+        ("POST", "/v2/repository/models/q/unload", None, 404, UNKNOWN),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_answered_is_told_in_the_protocols_form(

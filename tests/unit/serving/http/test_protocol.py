@@ -14,6 +14,8 @@ from serving.http.protocol import InferenceProtocol
 from serving.protocols import grpc
 from tests.rig.wire import ANSWER, INFER, REQUEST, Answer, Served, call, grpc_request, infer, request, slow, until
 
+UNKNOWN = "Request for unknown model: 'q' is not served here; GET /v2/models lists what is served: m, rows, slow, text"
+
 
 async def test_an_inference_is_answered_with_the_headers_every_answer_has(served: Served) -> None:
     client = await served.client()
@@ -124,7 +126,7 @@ async def test_every_unary_method_answers_over_http_1(served: Served) -> None:
     ("data", "status", "message"),
     [
         (call("ModelInfer", grpc_request(model_name="q")), "5",
-         "Request for unknown model: 'q' is not served here"),
+         UNKNOWN),
         (call("ModelInfer", grpc_request(inputs=[{"name": "x", "datatype": "FP64", "shape": [1]}])), "3",
          "input 'x' of model 'm' has datatype FP64, expected FP32"),
         (call("NoSuchMethod", grpc_request()), "12", "the method 'NoSuchMethod' is not known here"),
@@ -166,7 +168,10 @@ async def test_health_and_readiness_are_told_in_status_and_json(served: Served) 
         (200, {"live": True}),
         (200, {"ready": True, "live": True}),
         (200, {"name": "m", "ready": True}),
-        (404, {"error": "Request for unknown model: 'q' is not served here"}),
+        (
+            404,
+            {"error": UNKNOWN},
+        ),
     ]
 
     served.plane.service.draining = True

@@ -7,6 +7,8 @@ from serving.errors import NotReady, UnknownModel, Unsupported
 from serving.models.base import Entry, State
 from serving.models.catalog import Catalog
 
+UNKNOWN = "Request for unknown model: 'nope' is not served here; GET /v2/models lists what is served: broken, digits"
+
 LISTED = [
     {"name": "digits", "version": "1", "state": "READY", "reason": ""},
     {"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "its artifact was refused"},
@@ -56,7 +58,10 @@ def test_a_request_is_told_whether_the_model_is_unknown_or_not_ready_and_why(tmp
     catalog.tick(0)
 
     messages = {
-        ("nope", ""): (UnknownModel, "Request for unknown model: 'nope' is not served here"),
+        ("nope", ""): (
+            UnknownModel,
+            UNKNOWN,
+        ),
         ("broken", "2"): (UnknownModel, "Request for unknown model: 'broken' has no version '2'"),
         ("broken", ""): (NotReady, "model 'broken' is not ready: its artifact was refused"),
         ("digits", "1"): (NotReady, "model 'digits' is not ready: no server of it answers now"),
