@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.errors import Unsupported
 from serving.models.base import Models, State
@@ -30,6 +30,13 @@ EXTENSIONS = [
 Document = dict[str, Any]
 
 
+class Worker(NamedTuple):
+    """One of several processes behind the same ports, as its supervisor numbers them from 0."""
+
+    number: int
+    of: int
+
+
 class Service:
     """A server's models and its own state."""
 
@@ -41,6 +48,8 @@ class Service:
         """What each protocol has in work now: the request, and when it was received."""
         self.requests_page: Callable[[bool], bytes] | None = None
         """The slowest requests and those in work, as JSON or (True) as HTML; None where nothing is computed."""
+        self.worker: Worker | None = None
+        """Which of several workers this process is; None where it is the only one."""
         self.draining = False
         """Set when the process was told to end: no longer ready, still answering."""
         self.everywhere: Callable[[str, str], Awaitable[None]] | None = None

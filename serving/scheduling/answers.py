@@ -78,6 +78,13 @@ class Answers:
             self.bytes -= dropped[0]
 
 
+class CachedJob(Job):
+    """A request whose answer was there before it."""
+
+    __slots__ = ()
+    cached = True
+
+
 class AnsweringQueue(ModelQueue):
     """A queue that answers by itself what it has answered before."""
 
@@ -111,7 +118,7 @@ class AnsweringQueue(ModelQueue):
         counters.cache_hits += 1
         counters.cache_hit_s += now - begun
         counters.compute_input_s += begun - received
-        job = Job(request, inputs, outputs, now, now, done, self._withdraw)
+        job = CachedJob(request, inputs, outputs, now, now, done, self._withdraw)
         job.answered = True
         done(job, Response(self.name, self.version, request.id, found))
         return None

@@ -38,6 +38,8 @@ class Way(NamedTuple):
     ended: float
     rows: int
     call: Call | None
+    cached: bool = False
+    """Whether it got an answer that was kept, and never came to the engine."""
 
 
 class Batch:
@@ -66,6 +68,8 @@ class Batch:
 class Job:
     """A request on its way through the queue."""
 
+    cached = False
+    """Whether its answer was kept; of the class, so that it costs no request anything."""
     __slots__ = (
         "allowed_s",
         "answered",
@@ -123,7 +127,7 @@ class Job:
 
     def way(self) -> Way:
         """What may be kept of it longer than its tensors."""
-        return Way(self.submitted, self.begun, self.ended, self.rows, self.call)
+        return Way(self.submitted, self.begun, self.ended, self.rows, self.call, self.cached)
 
     def cancel(self) -> None:
         """The client has gone: the request leaves the queue; the engine is stopped if it computes for nobody else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -13,15 +13,24 @@ from serving.telemetry import records
 from serving.telemetry.observing import Call
 from serving.telemetry.records import Record
 
+if TYPE_CHECKING:
+    from serving.service import Worker
+
 MAX_IN_WORK = 200
 """Requests in work that are shown, the oldest ones."""
 
 
-def document(in_work: Iterable[tuple[Call, float]], slowest: Iterable[Sequence[Record]]) -> dict[str, Any]:
-    """What the page says; ``in_work`` are requests and when they were received (``time.perf_counter``)."""
+def document(
+    in_work: Iterable[tuple[Call, float]], slowest: Iterable[Sequence[Record]], worker: Worker | None
+) -> dict[str, Any]:
+    """What the page says; ``in_work`` are requests and when they were received (``time.perf_counter``).
+
+    Where there are several workers it is one's view, so it says whose.
+    """
     now = time.perf_counter()
     oldest = sorted(in_work, key=lambda pair: pair[1])
-    return {
+    whose = {} if worker is None else {"worker": worker._asdict()}
+    return whose | {
         "in_work": {
             "count": len(oldest),
             "oldest": [_in_work(call, now - received) for call, received in oldest[:MAX_IN_WORK]],
@@ -55,7 +64,9 @@ def as_json(page: dict[str, Any]) -> bytes:
 def as_html(page: dict[str, Any]) -> bytes:
     """The page for people."""
     work = page["in_work"]
-    parts = [_HEAD, f"<h1>Requests</h1><h2>In work: {work['count']}</h2>", _table(work["oldest"])]
+    whose = "<p>Worker {number} of {of} alone, counted from 0; each shows its own.</p>"
+    said = whose.format(**page["worker"]) if "worker" in page else ""
+    parts = [_HEAD, f"<h1>Requests</h1>{said}<h2>In work: {work['count']}</h2>", _table(work["oldest"])]
     for table in page["slowest"]:
         parts.append(f"<h2>Slowest of {html.escape(table['model'])}, version {html.escape(table['version'])}</h2>")
         parts.append(_table(table["requests"]))
@@ -76,8 +87,8 @@ def _row(cell: str, texts: Iterable[str]) -> str:
 
 
 _COLUMNS = (
-    "age_ms", "time", "total_ms", "queue_ms", "compute_ms", "decode_ms", "encode_ms", "batch", "status", "reason",
-    "error", "protocol", "model", "version", "id", "bytes_in", "bytes_out", "trace_id",
+    "age_ms", "time", "total_ms", "queue_ms", "compute_ms", "decode_ms", "encode_ms", "batch", "cached", "status",
+    "reason", "error", "protocol", "model", "version", "id", "bytes_in", "bytes_out", "trace_id",
 )  # fmt: skip
 _HEAD = (
     "<!doctype html><meta charset=utf-8><title>Requests</title><style>body{font-family:sans-serif}"

@@ -42,6 +42,8 @@ class Record(NamedTuple):
     encode_s: float | None
     total_s: float
     trace_id: str
+    cached: bool = False
+    """Whether its answer was kept, so that nothing was computed."""
 
     def document(self) -> dict[str, Any]:
         """The record as JSON shows it, with times in milliseconds, without what it did not come to."""
@@ -57,6 +59,7 @@ class Record(NamedTuple):
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "batch": self.batch,
+            "cached": self.cached or None,
             "decode_ms": _ms(self.decode_s),
             "queue_ms": _ms(self.queue_s),
             "compute_ms": _ms(self.compute_s),
@@ -91,6 +94,7 @@ def of(facts: Facts, end: End, trace_id: str) -> Record:
         encode_s=None if computed is None else ended - until,
         total_s=ended - received,
         trace_id=trace_id,
+        cached=way is not None and way.cached,
     )
 
 

@@ -126,7 +126,7 @@ class Telemetry:
 
             self._tell()
             in_work = [pair for source in service.in_work for pair in source()]
-            shown = page.document(in_work, self._slowest.records())
+            shown = page.document(in_work, self._slowest.records(), service.worker)
             return page.as_html(shown) if as_html else page.as_json(shown)
 
         service.requests_page = requests_page

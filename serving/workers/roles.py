@@ -18,6 +18,7 @@ from serving import settings
 from serving.engines import cpu
 from serving.errors import ServingError
 from serving.http import listener
+from serving.service import Worker
 from serving.telemetry import metrics
 from serving.workers import figures
 from serving.workers.link import Handler, Link
@@ -153,6 +154,7 @@ class Member:
         self._linked.add_done_callback(_end_with_supervisor)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, process.ending.set)
         process.plane.figures_of_all = self._figures_of_all
+        process.plane.service.worker = Worker(self._place.slot, len(self._place.http))
         process.plane.service.everywhere = self._change
         process.plane.service.statistics_of_workers = self._statistics_of_workers
 

@@ -397,6 +397,21 @@ def test_a_request_is_among_the_slowest_as_soon_as_it_is_answered(tmp_path: Path
             assert id in {request["id"] for request in table["requests"]}
 
 
+def test_a_line_says_of_an_answer_that_it_was_kept(tmp_path: Path) -> None:
+    (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
+    log = tmp_path / "requests.jsonl"
+    arguments = ["--settings", '{"cache": true}', "--log-requests", f"1:{log}"]
+    with model_server.running("serve", str(tmp_path / "m.identity.json"), *arguments) as server:
+        for _ in range(2):
+            assert server.request("POST", INFER, json.dumps(body()).encode())[0] == 200
+        page = json.loads(server.get(REQUESTS_PATH)[1])
+        assert server.stop() == 0
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line.get("cached"), "compute_ms" in line) for line in lines] == [(None, True), (True, False)]
+    assert "worker" not in page
+
+
 def test_nothing_is_lost_at_a_clean_end(tmp_path: Path) -> None:
     (tmp_path / "m.identity.json").write_text('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]}')
     log = tmp_path / "requests.jsonl"

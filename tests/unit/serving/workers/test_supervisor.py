@@ -13,7 +13,7 @@ import orjson
 import psutil
 import pytest
 
-from serving.contract import Env, Exit
+from serving.contract import REQUESTS_PATH, Env, Exit
 from tests.rig import onnx_models
 from tests.rig.model_server import DEADLINE_S, ModelServer, running, start, until
 
@@ -60,6 +60,15 @@ def test_workers_share_the_ports_and_whichever_is_asked_counts_what_all_have_don
             assert statistics["inference_stats"]["success"]["count"] == done
 
         assert server.stop() == Exit.OK
+
+
+def test_the_page_of_requests_says_whose_it_is(model: Path) -> None:
+    with running("serve", str(model), "--workers", "2") as server:
+        whose = [json.loads(server.get(REQUESTS_PATH)[1])["worker"] for _ in range(5)]
+        assert [one for one in whose if one not in ({"number": 0, "of": 2}, {"number": 1, "of": 2})] == []
+
+        _, page = server.request("GET", REQUESTS_PATH, headers={"accept": "text/html"})
+        assert re.search("<p>Worker [01] of 2 alone, counted from 0; each shows its own.</p>", page)
 
 
 def test_the_ports_belong_to_one_server_whose_workers_share_them(model: Path) -> None:
