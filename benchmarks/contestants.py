@@ -118,14 +118,20 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(contestant: Contestant, model: Model, cpu: int | None = processes.SERVER_CPU) -> Iterator[Server]:
+def serving(
+    contestant: Contestant,
+    model: Model,
+    cpu: int | None = processes.SERVER_CPU,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """``contestant`` with ``model``, started and not yet ready."""
     http_port, grpc_port = processes.free_ports(2)
     command = contestant.command(model, http_port, grpc_port)
     with tempfile.TemporaryDirectory(prefix="penstock-benchmark-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         started = time.monotonic()
-        tree = processes.start(command, folder, {"PYTHONPATH": str(ROOT), "PATH": _path(command[0])}, cpu)
+        about = {"PYTHONPATH": str(ROOT), "PATH": _path(command[0]), **(environment or {})}
+        tree = processes.start(command, folder, about, cpu)
         try:
             yield Server(contestant, model, (tree,), http_port, grpc_port, started, folder)
         finally:

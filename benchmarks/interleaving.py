@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from benchmarks import contestants, dialects, generators, models, processes, routing
+from benchmarks import contestants, dialects, environments, generators, models, processes, routing
 from benchmarks.contestants import CONTESTANTS, Server
 from benchmarks.ratios import Sample
 from benchmarks.workloads import Kind, Workload
@@ -86,10 +86,17 @@ def _load(workload: Workload, server: Server, seconds: int) -> generators.Run:
 
 
 def _starts(workload: Workload, model: models.Model, rounds: int, told: Callable[[str], None]) -> Iterator[Sample]:
+    # Bytecode has a place of its own and is there from a start before the first: what installers and the environment
+    # say of it decides nothing.
+    folder = environments.cache() / "bytecode"
+    kept = {"PYTHONPYCACHEPREFIX": str(folder), "PYTHONDONTWRITEBYTECODE": ""}
+    for name in workload.contestants:
+        with contestants.serving(CONTESTANTS[name], model, None, kept) as server:
+            server.await_answer(workload.protocol)
     for number in range(rounds):
         for name in rotated(workload.contestants, number):
             before = processes.Clocks.now(())
-            with contestants.serving(CONTESTANTS[name], model, cpu=None) as server:
+            with contestants.serving(CONTESTANTS[name], model, None, kept) as server:
                 start_s = server.await_answer(workload.protocol)
                 after = processes.Clocks.now(server.trees)
                 pss_mib = sum(tree.pss_mib() for tree in server.trees)

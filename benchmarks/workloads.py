@@ -19,7 +19,7 @@ class Kind(enum.StrEnum):
     OPEN = "open"
     """An open loop: requests leave at random moments, so many a second."""
     START = "start"
-    """From the start of the process, on all processors, to the first right answer."""
+    """From the start of the process, on all processors, to the first right answer; bytecode is there."""
 
 
 @dataclasses.dataclass(frozen=True)
