@@ -25,18 +25,28 @@ def folder(within: Path) -> Iterator[Path | None]:
     for left in within.glob(f"{_PREFIX}*"):
         _remove(left)
     try:
-        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=within))
-        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        made, lock = _made(within)
     except OSError as error:
         _log.warning("%s takes no folder (%s), so workers share no weights", within, error.strerror)
         yield None
         return
-    fcntl.flock(lock, fcntl.LOCK_SH)
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
         os.close(lock)
+
+
+def _made(within: Path) -> tuple[Path, int]:
+    """A new folder and its lock. Another server that starts may have removed it before it was locked: then the next."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=within))
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if os.fstat(lock).st_nlink:
+                return made, lock
+            os.close(lock)
 
 
 def _remove(left: Path) -> None:

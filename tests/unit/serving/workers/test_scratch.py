@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from serving.workers import scratch
@@ -35,6 +36,23 @@ def test_what_a_killed_server_left_is_removed_and_what_a_live_one_uses_is_not(tm
         assert {*tmp_path.iterdir()} == {used, made}
         assert left not in (used, made)
     alive.communicate()
+
+
+def test_servers_that_start_together_leave_each_other_their_folders(tmp_path: Path) -> None:
+    kept: list[bool] = []
+
+    def begin() -> None:
+        for _ in range(200):
+            with scratch.folder(tmp_path) as made:
+                kept.append(made is not None and made.is_dir())
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert kept == [True] * 800
 
 
 def test_where_there_can_be_no_folder_there_is_none(tmp_path: Path) -> None:
