@@ -79,7 +79,7 @@ class ProcessEngine:
         """What the process answers; EngineLost when it ends before it does."""
         current = self._child
         if current is None:
-            raise EngineLost(f"the model cannot answer now: {self.problem}")
+            raise EngineLost(f"the model cannot answer now: {self.problem}; send the request again")
         self._calls = call = self._calls + 1
         tensors = [Tensor(spec.name, spec.datatype, inputs[spec.name]) for spec in self.signature.inputs]
         with current.lock:
