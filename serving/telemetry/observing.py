@@ -62,6 +62,8 @@ class Listener(Protocol):
 
     hears_traced: bool
     """Whether it wants every request that its caller traces."""
+    hears_failed: bool
+    """Whether it wants every request that failed."""
 
     def unheard(self) -> float:
         """How many requests it does not want before the next one of its sample; asked again after each of these."""
@@ -69,8 +71,7 @@ class Listener(Protocol):
     def ended(self, call: Call, counters: ModelCounters | None, end: End) -> None:
         """A request got its answer, or its error; without counters where it named no model that is served.
 
-        It is told of all that failed, that took longer than ``ModelCounters.notable_s``, that their caller traces,
-        and of its sample.
+        It is told of all that took longer than ``ModelCounters.notable_s``, of its sample, and of those it wants.
         """
 
 
@@ -90,6 +91,7 @@ class Observer:
     def __init__(self, listener: Listener | None = None) -> None:
         self._listener = listener
         self._hears_traced = listener is not None and listener.hears_traced
+        self._hears_failed = listener is not None and listener.hears_failed
         self._unheard = math.inf if listener is None else listener.unheard()
 
     def answered(self, call: Call, counters: ModelCounters, received: float, computed: float) -> None:
@@ -108,10 +110,14 @@ class Observer:
         ``received`` is 0 when its body was not awaited.
         """
         now = time.perf_counter()
+        received = received or now
+        is_slow = False
         if counters is not None:
-            counters.failed(error.reason, now - (received or now))
+            counters.failed(error.reason, now - received)
+            is_slow = now - received > counters.notable_s
         self._unheard -= 1
-        self._tell(call, counters, received or now, now, error)
+        if self._unheard < 0 or is_slow or self._hears_failed:
+            self._tell(call, counters, received, now, error)
 
     def _tell(
         self, call: Call, counters: ModelCounters | None, received: float, now: float, error: ServingError | None

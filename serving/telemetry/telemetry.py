@@ -69,6 +69,7 @@ class Telemetry:
         self, log: RequestLog | None = None, tracing: Tracing | None = None, meters: Meters | None = None
     ) -> None:
         self.hears_traced = tracing is not None
+        self.hears_failed = tracing is not None or log is not None
         self._slowest = Slowest(time.monotonic())
         self._request_log = log
         self._tracing = tracing

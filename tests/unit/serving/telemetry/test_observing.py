@@ -38,6 +38,7 @@ class Heard:
     headers: list[str | None] = field(default_factory=list)
 
     hears_traced = False
+    hears_failed = True
     every: int = 1
 
     def unheard(self) -> float:
@@ -162,6 +163,19 @@ def test_a_listener_hears_its_sample_and_what_is_notable_or_traced_or_failed() -
 
     assert [facts.id for facts in heard.facts] == ["slow", "traced", "fourth", "failed", "eighth"]
     assert (counters.successes, counters.failures) == (8, {"OTHER": 1})
+
+
+def test_a_listener_that_wants_no_failures_hears_of_those_that_are_slow_or_of_its_sample() -> None:
+    heard, counters = Heard(every=3), ModelCounters()
+    heard.hears_failed = False
+    observer = Observer(heard)
+    counters.notable_s = 1.0
+
+    for id, took_s in (("quick", 0.0), ("slow", 2.0), ("third", 0.0), ("fourth", 0.0)):
+        observer.refused(_Call(id, False), counters, time.perf_counter() - took_s, InvalidInput("wrong"))
+
+    assert [facts.id for facts in heard.facts] == ["slow", "third"]
+    assert counters.failures == {"OTHER": 4}
 
 
 @dataclass
