@@ -317,6 +317,7 @@ class Exchange(Arriving):
         self._write(200, self._framed(metrics.CONTENT_TYPE.encode(), text.encode()))
 
     def _json(self, status: int, document: dict[str, Any]) -> None:
+        self._coding = None  # tritonclient's asyncio client asks for gzip and reads it in answers to inferences alone
         self._write(status, self._framed(JSON, orjson.dumps(document)))
 
     def _refuse(self, error: ServingError) -> None:

@@ -79,7 +79,8 @@ def stream(server: client.InferenceServerClient) -> None:
     for number in range(10):
         result, error = answers.get(timeout=60)
         if number == 5:
-            assert expected.UNKNOWN in str(error)
+            # A routed stream stays with the server of its first model, which lists that one alone.
+            assert expected.UNKNOWN.partition(": digits")[0] in str(error)
         else:
             assert result.get_response().id == str(number)
             expected.assert_echo("BYTES", result.as_numpy("BYTES"))
