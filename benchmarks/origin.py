@@ -12,12 +12,18 @@ from pathlib import Path
 
 def described() -> dict[str, str]:
     """Of this process and this machine."""
-    commit = subprocess.run(("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False)
+    commit = _git("describe", "--always")
+    # Earlier questions of the same run have written their answers.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
     return {
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "commit": commit.stdout.strip() or "not in git",
+        "commit": f"{commit}-dirty" if changed else commit or "not in git",
         "command": shlex.join(("python", "-m", "benchmarks", *sys.argv[1:])),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(("git", *arguments), capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:
