@@ -12,7 +12,9 @@ import datetime
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -70,7 +72,12 @@ def run(options: argparse.Namespace) -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     samples: list[ratios.Sample] = []
     failures: dict[str, str] = {}
-    with processes.niced(options.nice), (options.results / "serving.samples.jsonl").open("w") as raw:
+    file, raw_file = options.results / "serving.json", options.results / "serving.samples.jsonl"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    others = raw_file.read_text().splitlines(keepends=True) if raw_file.exists() else []
+    names = {one.name for one in chosen}
+    with processes.niced(options.nice), raw_file.open("w") as raw:
+        raw.writelines(line for line in others if json.loads(line)["workload"] not in names)
         for workload in chosen:
             _tell(f"{workload.name}: {workload.about}")
             model = models.made(workload.model, folder)
@@ -94,10 +101,28 @@ def run(options: argparse.Namespace) -> int:
         "rows": [{**dataclasses.asdict(row), "commit": about["commit"], "machine": about["machine"]} for row in taken],
         "versions": {peer: environments.frozen(peer) for peer in peers},
     }
-    (options.results / "serving.json").write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(json.dumps(joined(before, results, names), indent=1) + "\n")
     rendering.render(options.results)
     missed = [figure for row in taken for figure in row.figures.values() if figure.met is False]
     return 1 if missed or failures else 0
+
+
+def joined(before: Mapping[str, Any], now: Mapping[str, Any], measured: Set[str]) -> dict[str, Any]:
+    """Results in which the workloads that were measured now stand beside those of an earlier run, in their order."""
+    order = [one.name for one in asked.WORKLOADS]
+    both = {
+        part: {name: text for name, text in before.get(part, {}).items() if name not in measured} | now[part]
+        for part in ("failures", "workloads")
+    }
+    rows = [row for row in before.get("rows", ()) if row["workload"] not in measured] + now["rows"]
+    return {
+        **now,
+        "failures": both["failures"],
+        "workloads": dict(sorted(both["workloads"].items(), key=lambda item: order.index(item[0]))),
+        "compute_us": before.get("compute_us", {}) | now["compute_us"],
+        "rows": sorted(rows, key=lambda row: order.index(row["workload"])),
+        "versions": before.get("versions", {}) | now["versions"],
+    }
 
 
 def _names(text: str) -> list[str]:

@@ -43,8 +43,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += ["", *(f"**Not measured: {name}: {why}**" for name, why in results["failures"].items()), ""]
     lines += [*_targets(rows), "", "![ratios](serving.svg)"]
     for workload, about in results["workloads"].items():
+        own = [row for row in rows if row["workload"] == workload]
         lines += ["", f"## {about} (`{workload}`)", ""]
-        lines += _table([row for row in rows if row["workload"] == workload])
+        if own[0]["commit"] != results["origin"]["commit"]:
+            lines += [f"Measured at commit {own[0]['commit']}.", ""]
+        lines += _table(own)
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import grpc._server
 import pytest
@@ -40,3 +41,7 @@ def test_grpcio_itself_still_serves_by_the_same_calls() -> None:
     source = inspect.getsource(grpc._server)
     for used in ("completion_queue.poll(", "server.request_call(", "call.start_server_batch(", ".cancel_all_calls()"):
         assert used in source, used
+
+
+def test_what_the_server_switches_off_is_still_an_experiment_of_the_core() -> None:
+    assert b"\0event_engine_listener\0" in Path(cygrpc.__file__).read_bytes()

@@ -5,11 +5,12 @@ from typing import Any
 from benchmarks import rendering
 
 
-def row(peer: str, target: float | None, met: bool | None, disturbed: int = 0) -> dict[str, Any]:
+def row(peer: str, target: float | None, met: bool | None, disturbed: int = 0, commit: str = "abc") -> dict[str, Any]:
     rate = {"ours": 12345.6, "peer": 1234.5, "ratio": 10.0, "low": 9.5, "high": 12.25, "target": target, "met": met}
     cpu = {"ours": 81.0, "peer": 810.0, "ratio": 10.0, "low": 9.0, "high": 11.0, "target": None, "met": None}
     figures = {"rate": rate, "cpu_us": cpu}
-    return {"workload": "json-mlp-c8", "peer": peer, "rounds": 5, "disturbed": disturbed, "figures": figures}
+    about = {"workload": "json-mlp-c8", "peer": peer, "rounds": 5, "disturbed": disturbed, "commit": commit}
+    return {**about, "figures": figures}
 
 
 RESULTS = {
@@ -49,6 +50,12 @@ def test_the_page_says_what_was_met_and_missed_and_shows_every_peer_beside_ours(
         "| triton | 1,234 · 10 (9.5–12.2) | 810 · 10 (9–11) | 5, 2 disturbed |",
         "| ray | 1,234 · 10 (9.5–12.2) | 810 · 10 (9–11) | 5 |",
     ]
+
+
+def test_figures_of_an_earlier_run_name_their_commit() -> None:
+    results = {**RESULTS, "rows": [row("kserve", None, None, commit="0ld")]}
+
+    assert "Measured at commit 0ld." in rendering.markdown(results).splitlines()
 
 
 def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
