@@ -112,6 +112,11 @@ def judged(samples: Sequence[Sample], phases: Phases, peak_rate: float, foreign:
     )
 
 
+def _rounded(sample: Sample) -> list[float | str]:
+    """To the microsecond; the digits beyond it would be most of the file."""
+    return [round(value, 6) if isinstance(value, float) else value for value in dataclasses.astuple(sample)]
+
+
 def _p99_ms(samples: Sequence[Sample]) -> float:
     return float(np.percentile([one.latency_s for one in samples], 99)) * 1e3 if samples else float("nan")
 
@@ -159,7 +164,7 @@ def _run(options: argparse.Namespace) -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "overload.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     with gzip.open(options.results / "overload.samples.jsonl.gz", "wt") as raw:
-        raw.writelines(json.dumps(list(dataclasses.astuple(one))) + "\n" for one in samples)
+        raw.writelines(json.dumps(_rounded(one)) + "\n" for one in samples)
     print(json.dumps(results, indent=1, ensure_ascii=False))
     return 0 if all(overload.met.values()) else 1
 
