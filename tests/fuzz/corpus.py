@@ -136,7 +136,7 @@ def found(target: str) -> list[bytes]:
     return [file.read_bytes() for file in sorted(folder.iterdir())] if folder.is_dir() else []
 
 
-_JSON_WORDS = [
+KEYS = [
     "inputs",
     "outputs",
     "name",
@@ -154,6 +154,12 @@ _JSON_WORDS = [
     "shared_memory_region",
     "instances",
     "b64",
+    "limits",
+    "maxPending",
+]
+"""What the parsers look for in JSON."""
+_JSON_WORDS = [
+    *KEYS,
     "FP16",
     "FP32",
     "FP64",
@@ -163,8 +169,6 @@ _JSON_WORDS = [
     "INT8",
     "INT64",
     "UINT64",
-    "limits",
-    "maxPending",
     "true",
     "false",
     "null",

@@ -13,6 +13,8 @@ from typing import Any
 import atheris
 import orjson
 
+from tests.fuzz import corpus
+
 Mutator = Callable[[bytes, int, int], bytes]
 
 _VALUES: tuple[Any, ...] = (
@@ -20,27 +22,6 @@ _VALUES: tuple[Any, ...] = (
     "FP32", "FP64", "FP16", "BF16", "BOOL", "BYTES", "INT8", "INT64", "UINT8", "UINT64", "\u0000", "\ud7ff", [], {},
     [[]], [1, "a"], [[1, 2], [3]], {"b64": "YQ=="}, [True, 1],
 )  # fmt: skip
-_KEYS = [
-    "inputs",
-    "outputs",
-    "name",
-    "datatype",
-    "shape",
-    "data",
-    "parameters",
-    "binary_data_size",
-    "binary_data",
-    "binary_data_output",
-    "id",
-    "priority",
-    "timeout",
-    "classification",
-    "shared_memory_region",
-    "instances",
-    "b64",
-    "limits",
-    "maxPending",
-]
 
 
 def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -71,7 +52,7 @@ def _changed(document: Any, chance: random.Random) -> Any:
         case 3:
             holder[last] = [holder[last]] * chance.randrange(3)
         case _ if isinstance(holder, dict):
-            holder[chance.choice(_KEYS)] = holder[last]
+            holder[chance.choice(corpus.KEYS)] = holder[last]
     return document
 
 
