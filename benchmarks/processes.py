@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
 import signal
 import socket
@@ -17,6 +18,8 @@ import psutil
 
 SERVER_CPU, CLIENT_CPU = 0, 1
 _END_S = 10.0
+_PORTS = 10_000, 30_000
+"""Below the ephemeral ports of Linux (32768 up) and the node ports of Kubernetes (30000 up)."""
 
 
 class Tree:
@@ -135,12 +138,18 @@ def pinned(cpu: int | None) -> Sequence[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on at this moment."""
+    """So many different ones; taken by nobody at this moment.
+
+    They are none of those that the kernel gives to outgoing connections, which would take one before it is listened on.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(found) < count:
+            port = random.SystemRandom().randrange(*_PORTS)
+            with contextlib.suppress(OSError):  # somebody listens there
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 def cpu_s(trees: Iterable[Tree]) -> float:
