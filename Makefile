@@ -1,6 +1,6 @@
 # Every target makes what it needs inside this folder, from a bare python3 (3.11 or newer).
 PYTHON ?= python3
-MODEL ?= examples/digits/model.yaml
+MODEL ?= examples/digits/plain.yaml
 TIER ?=
 SECONDS ?= 600
 TARGETS ?=
@@ -17,6 +17,8 @@ export UV_SYSTEM_CERTS ?= 1
 PROTOS = $(shell find serving -name '*.proto')
 protoc = $(PY) -m grpc_tools.protoc --proto_path=$(dir $(1)) --descriptor_set_out=$(2) $(1)
 
+TOOLCHAINS := serving/variants/toolchains
+
 # A stamp says which lock the environment holds; it is remade when that lock changes.
 BOOTSTRAP := .venv/.bootstrap
 LOCAL := .venv/.local
@@ -32,7 +34,7 @@ help:  ## Say what the targets do
 
 setup: $(DEV)  ## Make .venv with everything a developer needs
 
-up: $(LOCAL)  ## Serve MODEL=examples/digits/model.yaml on this machine, in the foreground (ARGS="--port 8088")
+up: $(LOCAL)  ## Serve MODEL=examples/digits/plain.yaml on this machine, in the foreground (ARGS="--port 8088")
 	$(BIN)/penstock up $(MODEL) $(ARGS)
 
 test: $(DEV)  ## Run every test tier this machine can run (TIER="unit local" for some of them)
@@ -100,9 +102,13 @@ check-spelling: $(DEV)
 	$(BIN)/codespell
 
 lock-check: $(BOOTSTRAP)
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir $$fresh/requirements \
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && mkdir -p $$fresh/requirements $$fresh/$(TOOLCHAINS) \
 	  && cp pyproject.toml $$fresh/ && cp requirements/dev.txt $$fresh/requirements/ \
+	  && cp $(TOOLCHAINS)/*.in $(TOOLCHAINS)/*.txt $$fresh/$(TOOLCHAINS) \
 	  && requirements/compile $$fresh && diff -ru --exclude=compile requirements $$fresh/requirements \
+	  && diff -u $(TOOLCHAINS)/torch.txt $$fresh/$(TOOLCHAINS)/torch.txt \
+	  && diff -u $(TOOLCHAINS)/sklearn.txt $$fresh/$(TOOLCHAINS)/sklearn.txt \
+	  && diff -u $(TOOLCHAINS)/litert.txt $$fresh/$(TOOLCHAINS)/litert.txt \
 	  && echo "locks: requirements/ agrees with pyproject.toml" \
 	  || { echo "locks: requirements/ does not follow from pyproject.toml; run 'make lock' and commit the result" >&2; exit 1; }
 

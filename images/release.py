@@ -18,7 +18,7 @@ import yaml
 from images import build, storage
 
 IN_MANIFESTS = ("operator", "router", "serve")
-"""Images that manifests and chart name; a builder is named by what starts it."""
+"""Images of containers in manifests and chart; a builder's is told to the operator, which starts it."""
 
 
 def push(registry: str, output: Path, say: storage.Say, *, plain_http: bool = False) -> dict[str, str]:
@@ -44,19 +44,27 @@ def push(registry: str, output: Path, say: storage.Say, *, plain_http: bool = Fa
 
 def values(registry: str, digests: Mapping[str, str]) -> dict[str, Any]:
     """Values of the chart that name the images in a registry by digest."""
-    pinned = {name: {"digest": digests[f"penstock-{name}"]} for name in IN_MANIFESTS}
+    pinned = {name: {"digest": digests[f"penstock-{name}"]} for name in (*IN_MANIFESTS, "builder")}
     return {"images": {"registry": registry, **pinned}}
 
 
 def component(registry: str, digests: Mapping[str, str]) -> dict[str, Any]:
-    """A kustomize component that does the same, the image that the operator gives to model pods included."""
+    """A kustomize component that does the same, the images that the operator gives to pods included."""
     names = [f"penstock-{name}" for name in IN_MANIFESTS]
     catalog = "spec.template.spec.containers.[name=catalog].image"
     environment = "spec.template.spec.containers.[name=operator].env.[name=SERVE_IMAGE].value"
+    builder = {"name": "BUILDER_IMAGE", "value": f"{registry}/penstock-builder@{digests['penstock-builder']}"}
+    operator = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "penstock-operator"},
+        "spec": {"template": {"spec": {"containers": [{"name": "operator", "env": [builder]}]}}},
+    }
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",
         "kind": "Component",
         "images": [{"name": name, "newName": f"{registry}/{name}", "digest": digests[name]} for name in names],
+        "patches": [{"patch": yaml.safe_dump(operator, sort_keys=False)}],
         "replacements": [
             {
                 "source": {"kind": "Deployment", "name": "penstock-router", "fieldPath": catalog},
