@@ -1,4 +1,4 @@
-"""The command line: ``serve``, ``catalog``, ``fetch`` and ``cache``. The environment is read here and nowhere else."""
+"""The command line of the serving side. The environment is read here and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from serving import contract
 from serving.contract import Env, Exit
@@ -20,6 +21,7 @@ from serving.errors import ArtifactRefused, InvalidInput, ServingError
 
 if TYPE_CHECKING:
     from serving.server import Listen
+    from serving.tap.tap import Told
 
 _LAST_WORDS_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
@@ -85,6 +87,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="copy a model to this machine and check its digest")
     fetch.add_argument("--uri", required=True, help="path, fsspec URI or oci:// artifact; a file or folder")
     fetch.add_argument("--digest", help="sha256:HEX that it must have")
+    fetch.add_argument("--otherwise", type=_otherwise, metavar="VARIANT=URI@DIGEST",
+                       help="variant to take where the processor has none of --for-cpu")  # fmt: skip
+    fetch.add_argument("--for-cpu", type=lambda text: frozenset(text.split(",")), metavar="FEATURE,…",
+                       default=frozenset(), help="features that --uri was proven with: avx512_vnni")  # fmt: skip
     where = fetch.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", type=Path, metavar="DIR", help="folder to copy into; new or empty")
     where.add_argument("--store", type=Path, metavar="DIR", help="folder in which a folder sha256-HEX is made")
@@ -102,6 +108,21 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     cache.add_argument("--port", type=_port, default=contract.CACHE_PORT, metavar="PORT",
                        help="port to listen on (default: %(default)s)")  # fmt: skip
     cache.set_defaults(run=_cache, command=cache)
+
+    build = commands.add_parser("build", help="make, measure and judge the variants of a model")
+    build.add_argument("--spec", required=True, metavar="JSON|FILE",
+                       help="what to build, or the file that says it; - for standard input")  # fmt: skip
+    build.add_argument("--store", type=Path, required=True, metavar="DIR", help="folder that keeps what was made")
+    build.add_argument("--memory", type=_size, default="8Gi", metavar="BYTES",
+                       help="what one step may take (default: %(default)s)")  # fmt: skip
+    build.add_argument("--step-s", type=_seconds, default=1800.0, metavar="SECONDS",
+                       help="how long one step may take (default: %(default)g)")  # fmt: skip
+    build.add_argument("--publish", metavar="URI",
+                       help="artifact store that gets the models that may serve, and the report")  # fmt: skip
+    build.add_argument("--claims", type=Path, metavar="DIR", help="folder with the volumes that pvc://CLAIM/PATH names")
+    build.add_argument("--progress-port", type=_port, metavar="PORT",
+                       help="port of every address that tells how far it is")  # fmt: skip
+    build.set_defaults(run=_build, command=build)
 
     engine = commands.add_parser("engine", description="Hold one engine for the server that started this process.")
     for descriptor in ("--parent", "--calls", "--control"):
@@ -151,6 +172,15 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _otherwise(text: str) -> tuple[str, str, str]:
+    """Variant, URI and digest."""
+    variant, _, rest = text.partition("=")
+    uri, _, digest = rest.rpartition("@")
+    if not (variant and uri and digest):
+        raise argparse.ArgumentTypeError(f"'{text}' is not VARIANT=URI@sha256:HEX")
+    return variant, uri, digest
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 up")
@@ -195,7 +225,7 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
     from serving.http.plane import Limits
     from serving.server import Listen
 
-    headers = {contract.REVISION_HEADER: env.get(Env.REVISION), contract.VARIANT_HEADER: env.get(Env.VARIANT)}
+    headers = {contract.REVISION_HEADER: env.get(Env.REVISION), contract.VARIANT_HEADER: _variant(env)}
     return Listen(
         host=options.host,
         http_port=options.http_port,
@@ -208,6 +238,25 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
         settle_s=options.settle_s,
         identity={name: value for name, value in headers.items() if value},
     )
+
+
+def _tap(env: Mapping[str, str]) -> Told | None:
+    """Where copies of requests go: to the router that whoever started this process named."""
+    host, _, port = env.get(Env.ROUTER, "").rpartition(":")
+    secret = env.get(Env.TAP_SECRET)
+    if not (host and port.isdecimal() and secret):
+        return None
+    from serving.tap.tap import Told
+
+    return Told(host, int(port), env.get(Env.NAMESPACE, "default"), secret)
+
+
+def _variant(env: Mapping[str, str]) -> str | None:
+    """Which one this process serves: what was asked for, or what its fetch took in its place."""
+    try:
+        return Path(env.get(Env.MODEL_DIR, contract.MODEL_DIR), contract.VARIANT_FILE).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return env.get(Env.VARIANT)
 
 
 def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
@@ -233,7 +282,8 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     )
     rate, file = options.log_requests or (None, None)
     asked = telemetry.Asked(otlp.signals(env), rate, file)
-    return server.serve(dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked), serving)
+    listen = dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked, tap=_tap(env))
+    return server.serve(listen, serving)
 
 
 @contextlib.contextmanager
@@ -256,19 +306,34 @@ def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
 def _fetch(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving.artifacts import storage
     from serving.artifacts.cached import Cache
+    from serving.engines import cpu
 
     access = storage.Access(
-        docker_config=Path(env.get(Env.DOCKER_CONFIG) or Path(env.get("HOME", "/"), ".docker")),
-        plain_http=frozenset(options.plain_http.split(",")) - {""},
+        docker_config=_docker_config(env),
+        plain_http=_hosts(options.plain_http),
         cache=Cache(options.cache) if options.cache else None,
     )
-    fetched = storage.fetch(options.uri, options.digest, to=options.to, store=options.store, access=access)
-    text = json.dumps(
-        {"digest": fetched.digest, "path": str(fetched.path), "bytes": fetched.bytes, "files": fetched.files}
-    )
+    variant, uri, digest = "", options.uri, options.digest
+    if options.otherwise and not options.for_cpu & cpu.features():
+        variant, uri, digest = options.otherwise
+    if options.to:
+        (options.to / contract.VARIANT_FILE).unlink(missing_ok=True)
+    fetched = storage.fetch(uri, digest, to=options.to, store=options.store, access=access)
+    if options.to and variant:
+        (options.to / contract.VARIANT_FILE).write_text(variant)
+    told = {"digest": fetched.digest, "path": str(fetched.path), "bytes": fetched.bytes, "files": fetched.files}
+    text = json.dumps(told | ({"variant": variant} if variant else {}))
     sys.stdout.write(text + "\n")
     _last_words(env, text)
     return Exit.OK
+
+
+def _docker_config(env: Mapping[str, str]) -> Path:
+    return Path(env.get(Env.DOCKER_CONFIG) or Path(env.get("HOME", "/"), ".docker"))
+
+
+def _hosts(text: str) -> frozenset[str]:
+    return frozenset(text.split(",")) - {""}
 
 
 def _engine(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
@@ -281,6 +346,55 @@ def _cache(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     from serving.artifacts import cache
 
     return cache.serve(options.dir, options.max_bytes, options.host, options.port)
+
+
+def _build(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving.artifacts import storage
+    from serving.parent import die_with, hide_from_children
+    from serving.variants import building, progress, publishing, recipe, stages, workshop
+
+    if not die_with(os.getppid()):
+        return Exit.FAILED
+    # Stages run strangers' models, and the keys of buckets are in the environment.
+    hide_from_children()
+    # The first process of a container ends at no signal that it does not listen to.
+    signal.signal(signal.SIGTERM, _ended)
+    answering = None if options.progress_port is None else progress.Told(options.progress_port)
+
+    def tell(what: str, value: Any) -> None:
+        sys.stdout.write(json.dumps({what: value}) + "\n")
+        sys.stdout.flush()
+        if answering is not None and what == "progress":
+            answering.tell(value)
+
+    limits = stages.Limits(options.memory, options.step_s)
+    access = storage.Access(_docker_config(env), _hosts(env.get(Env.PLAIN_HTTP, "")), claims=options.claims)
+    asked = recipe.parse(_document(options.spec))
+    build = building.Build(asked, options.store, limits, lambda one: tell("progress", dataclasses.asdict(one)), access)
+    report = build.run()
+    if options.publish:
+
+        def sending(variant: str) -> None:
+            tell("progress", dataclasses.asdict(workshop.Progress(variant, "uploading", 1.0, None)))
+
+        report = publishing.publish(report, options.publish, sending)
+        _last_words(env, publishing.summary(report))
+    tell("report", report)
+    return Exit.OK
+
+
+def _document(said: str) -> str:
+    """What ``--spec`` says, or names."""
+    if said.lstrip().startswith("{"):
+        return said
+    try:
+        return sys.stdin.read() if said == "-" else Path(said).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--spec {said} cannot be read: {error}") from error
+
+
+def _ended(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _last_words(env: Mapping[str, str], text: str) -> None:

@@ -16,8 +16,19 @@ GRPC_PORT = 9000
 CACHE_PORT = 8083
 """A node's cache of artifacts."""
 
+BUILD_PORT = 8084
+"""Where a builder in a cluster says how far it is."""
+
 MODEL_DIR = "/mnt/models"
 """Where a pod finds its artifact (KServe's convention)."""
+
+VARIANT_FILE = ".variant"
+"""Beside an artifact: name of the variant that a fetch took in place of the one it was asked for."""
+
+IMPORTED = (".skops", ".pt2")
+"""Files that a build turns into ONNX, which no engine loads as they are."""
+NEVER_READ = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
+"""Files that a build refuses with what to give instead."""
 
 LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
@@ -26,6 +37,8 @@ DEBUG_PATH = "/debug/"
 """What begins so is for whoever looks after a server; a router for strangers leads nobody there."""
 REQUESTS_PATH = f"{DEBUG_PATH}requests"
 """The slowest requests and those in work."""
+SHADOW_PATH = f"{DEBUG_PATH}shadow"
+"""What came of mirrored requests."""
 
 GRPC_SERVICE = "inference.GRPCInferenceService"
 STREAM_METHOD = "ModelStreamInfer"
@@ -33,6 +46,17 @@ STREAM_METHOD = "ModelStreamInfer"
 
 REVISION_HEADER = "penstock-revision"
 VARIANT_HEADER = "penstock-variant"
+"""In an answer: who gave it. In a request, or in its query: whom the router is to ask."""
+ARM_HEADER = "penstock-arm"
+"""In a request for an Endpoint, or in its query: which of its arms the router is to ask."""
+MIRROR_HEADER = "penstock-mirror"
+"""The router says to a server: for whom a copy of this request is, and how answers are compared (base64 of JSON)."""
+SHADOW_HEADER = "penstock-shadow"
+"""A server says to the router: this is a copy, and this revision is to answer it."""
+TAP_HEADER = "penstock-tap"
+"""The secret that a copy, and what came of it, are believed for."""
+FEEDBACK_SUFFIX = "/feedback"
+"""Behind the path of a Model: what came of a copy, ``{"revision": NAME, "agrees": true}``."""
 MODEL_METADATA_KEY = "penstock-model"
 """gRPC metadata by which a client may name ``NAMESPACE/NAME``; the message's model name is used without it."""
 ALIAS_METADATA_KEY = "penstock-alias"
@@ -48,6 +72,16 @@ PRE_STOP_SLEEP_S = 3
 """Endpoints take this long to settle: without it 26-34 of 1,000 requests failed in a rolling update, with it none."""
 
 
+def stored(store: str, digest: str) -> str:
+    """The folder of an artifact store that holds what has this digest; nothing in it is ever written over."""
+    return f"{store.rstrip('/')}/{digest.replace(':', '-')}"
+
+
+def stored_report(store: str, build: str) -> str:
+    """The page in an artifact store that tells all of a build; the same as JSON is beside it."""
+    return f"{store.rstrip('/')}/builds/{build}/report.html"
+
+
 class Env(enum.StrEnum):
     """Environment a serving process is started with; ``$(NAME)`` in a runtime's command stands for the value."""
 
@@ -59,6 +93,10 @@ class Env(enum.StrEnum):
     HOST = "PENSTOCK_HOST"
     HTTP_PORT = "PENSTOCK_HTTP_PORT"
     GRPC_PORT = "PENSTOCK_GRPC_PORT"
+    ROUTER = "PENSTOCK_ROUTER"
+    """``HOST:PORT`` of the router that gets copies of requests; without it there are none."""
+    TAP_SECRET = "PENSTOCK_TAP_SECRET"
+    """Why the router believes them."""
     SETTINGS = "PENSTOCK_SETTINGS"
     """JSON of ``serving.settings`` for all models of the process."""
     CACHE_URL = "PENSTOCK_CACHE_URL"
@@ -74,7 +112,7 @@ class Env(enum.StrEnum):
 
 
 class Exit(enum.IntEnum):
-    """Exit codes of ``penstock serve`` and ``penstock fetch``."""
+    """Exit codes of ``penstock serve``, ``fetch`` and ``build``."""
 
     OK = 0
     FAILED = 1

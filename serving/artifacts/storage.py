@@ -63,6 +63,8 @@ class Access:
     """Registries (``HOST`` or ``HOST:PORT``) that are spoken to without TLS."""
     cache: Cache | None = None
     """Where artifacts are asked for before their source, and offered after it."""
+    claims: Path | None = None
+    """Folder with the volumes that ``pvc://CLAIM/PATH`` names, each in a folder called as its claim."""
 
 
 def fetch(
@@ -214,6 +216,8 @@ def _copy(uri: str, folder: Path, access: Access) -> list[_File]:
 
 def _opened(uri: str, access: Access) -> tuple[Any, str]:
     """A file system and where in it the artifact begins."""
+    if access.claims and uri.startswith("pvc://"):
+        uri = f"file://{access.claims}/{uri.removeprefix('pvc://')}"
     if not uri.startswith("oci://"):
         return cast(tuple[Any, str], fsspec.core.url_to_fs(uri))
     from serving.artifacts import oci  # its HTTP client comes with an extra

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import stat
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 from serving.engines.base import Engine
@@ -12,9 +13,13 @@ from serving.errors import ArtifactRefused
 from serving.settings import DEFAULT, Settings
 
 SUFFIXES = {
+    ".openvino.onnx": "serving.engines.openvino",
+    ".tensorrt.onnx": "serving.engines.tensorrt",
     ".onnx": "serving.engines.onnxruntime",
+    ".tflite": "serving.engines.litert",
     ".identity.json": "serving.engines.identity",
 }
+"""The first that fits counts. The extra that brings an engine's package is called as its module."""
 
 
 def suffix(path: Path) -> str | None:
@@ -22,11 +27,16 @@ def suffix(path: Path) -> str | None:
     return next((known for known in SUFFIXES if path.name.endswith(known) and path.name != known), None)
 
 
+def engine(path: Path) -> str:
+    """The name of the engine that loads the file; empty when none does."""
+    return SUFFIXES.get(suffix(path) or "", "").rpartition(".")[2]
+
+
 def prepare(path: Path) -> None:
     """Imports what loads this file, so that the time and memory of that are nobody's."""
     known = suffix(path)
     if known is not None:
-        importlib.import_module(SUFFIXES[known])
+        _module(path, known)
 
 
 def identity(path: Path) -> tuple[int, int, int]:
@@ -55,4 +65,14 @@ def load(path: Path, said: Settings = DEFAULT, shared: Path | None = None) -> En
         raise ArtifactRefused(f"{path} is no regular file; give the model file itself")
     if real.stat().st_size == 0:
         raise ArtifactRefused(f"{path} is empty; fetch or export the model again")
-    return cast(Engine, importlib.import_module(SUFFIXES[known]).load(real, said, shared))
+    return cast(Engine, _module(path, known).load(real, said, shared))
+
+
+def _module(path: Path, known: str) -> ModuleType:
+    try:
+        return importlib.import_module(SUFFIXES[known])
+    except ModuleNotFoundError as error:
+        extra = SUFFIXES[known].rpartition(".")[2]
+        raise ArtifactRefused(
+            f"{path} needs the package {error.name}, which is not installed here; install penstock[{extra}]"
+        ) from error

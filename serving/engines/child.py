@@ -9,13 +9,11 @@ killed at any moment.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
 import socket
 import struct
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,17 +24,17 @@ from serving.contract import Exit
 from serving.engines import artifact, frames
 from serving.engines.base import Engine, Interrupt, StreamingEngine
 from serving.errors import ArtifactRefused, InvalidInput, ServingError
+from serving.parent import die_with
 from serving.settings import Settings
 from serving.tensors import Tensor
 
 STOP = struct.Struct("<Q")
 """An order: the number of the call to stop."""
-_PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, calls: int, control: int, regions: tuple[int, int] | None) -> Exit:
     """Serves calls on inherited descriptors until the parent closes them."""
-    if not _tied_to(parent):
+    if not die_with(parent):
         return Exit.FAILED
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides; it still has requests for us
         signal.signal(number, signal.SIG_IGN)
@@ -53,13 +51,6 @@ def main(parent: int, calls: int, control: int, regions: tuple[int, int] | None)
     except (EOFError, OSError):
         return Exit.OK
     return Exit.REFUSED
-
-
-def _tied_to(parent: int) -> bool:
-    """Arranges to die with the parent; False when it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == parent
 
 
 def _loaded(channel: frames.Channel) -> Engine | None:

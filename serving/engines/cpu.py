@@ -1,14 +1,18 @@
-"""How many CPUs this process may use: its cgroup's quota and its affinity, not the machine's count."""
+"""How many CPUs this process may use, by its cgroup's quota and its affinity; and what they can do."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
+import re
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 SYSTEM = Path("/sys/devices/system")
+INFO = Path("/proc/cpuinfo")
+BF16 = ("avx512_bf16", "amx_bf16")
+"""Features of which a processor that computes bfloat16 has one."""
 
 
 def limit(cgroup: Path = CGROUP) -> int:
@@ -16,6 +20,15 @@ def limit(cgroup: Path = CGROUP) -> int:
     affinity = len(os.sched_getaffinity(0))
     quota = _quota(cgroup)
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
+
+
+def features(told: Path = INFO) -> frozenset[str]:
+    """Extensions of the instruction set, as Linux names them (``avx2``, ``asimddp``); empty if unknown."""
+    try:
+        flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", told.read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(flags[1].split()) if flags else frozenset()
 
 
 def split(count: int, system: Path = SYSTEM) -> list[frozenset[int]]:
@@ -29,6 +42,11 @@ def split(count: int, system: Path = SYSTEM) -> list[frozenset[int]]:
         frozenset(cpus[begin:end] or [cpus[position % len(cpus)]])
         for position, (begin, end) in enumerate(itertools.pairwise(ends))
     ]
+
+
+def computes_bf16(told: Path = INFO) -> bool:
+    """Whether it gains by bfloat16."""
+    return not features(told).isdisjoint(BF16)
 
 
 def _place(cpu: int, system: Path) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ import dataclasses
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from serving.errors import ArtifactRefused
@@ -40,6 +40,9 @@ _MESSAGES: dict[str, dict[int, str]] = {
 }
 """Submessages by field number, for every message through which a tensor can be reached."""
 
+PRECISION = "penstock.precision"
+"""Key of the metadata by which a file that is lowered to an engine says what it computes in."""
+_METADATA = 14
 _OP_TYPE = 4
 _LOOPS = frozenset({b"Loop", b"Scan", b"BeamSearch", b"GreedySearch", b"Sampling", b"WhisperBeamSearch"})
 _GROWERS = frozenset(
@@ -63,6 +66,8 @@ class Findings:
     """Whether it has an operator that repeats a part of the graph."""
     grows: bool
     """Whether it has one whose output is as large as a value says: a few bytes can ask for any amount of work."""
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What it says of itself."""
 
 
 def screen(path: Path) -> Findings:
@@ -80,7 +85,7 @@ def screen(path: Path) -> Findings:
         raise ArtifactRefused(f"{path} is no ONNX model (it holds no graph); fetch or export it again")
     for location in sorted(locations):
         _check(path, location)
-    return Findings(frozenset(locations), walk.loops, walk.grows)
+    return Findings(frozenset(locations), walk.loops, walk.grows, walk.metadata)
 
 
 class _Malformed(Exception):
@@ -96,6 +101,7 @@ class _Walk:
         self.loops = False
         self.grows = False
         self.has_graph = False
+        self.metadata: dict[str, str] = {}
 
     def message(self, kind: str, start: int, end: int, depth: int) -> None:
         if depth > _MAX_DEPTH:
@@ -105,6 +111,9 @@ class _Walk:
             if kind == "NodeProto" and field == _OP_TYPE:
                 self.loops = self.loops or self._data[at:stop] in _LOOPS
                 self.grows = self.grows or self._data[at:stop] in _GROWERS
+            if kind == "ModelProto" and field == _METADATA:
+                key, value = self._pair(at, stop)
+                self.metadata[key.decode(errors="replace")] = value.decode(errors="replace")
             sub = inner.get(field)
             if sub == "StringStringEntryProto":
                 self._entry(at, stop)
@@ -112,13 +121,17 @@ class _Walk:
                 self.has_graph = self.has_graph or sub == "GraphProto"
                 self.message(sub, at, stop, depth + 1)
 
-    def _entry(self, start: int, end: int) -> None:
+    def _pair(self, start: int, end: int) -> tuple[bytes, bytes]:
         key = value = b""
         for field, at, stop in self._fields(start, end):
             if field == 1:
                 key = self._data[at:stop]
             elif field == 2:
                 value = self._data[at:stop]
+        return key, value
+
+    def _entry(self, start: int, end: int) -> None:
+        key, value = self._pair(start, end)
         if key == b"location":
             try:
                 self._locations.add(value.decode())

@@ -16,7 +16,9 @@ import s3fs
 from operators.api.errors import Unreachable
 from operators.cli import artifacts, manifests
 from operators.cli.artifacts import BadStore, Upload
+from serving.artifacts import store
 from serving.contract import Exit
+from serving.errors import StorageUnavailable
 from tests.rig import binaries, s3
 
 STORE = "s3://models/store"
@@ -145,3 +147,42 @@ def test_a_store_that_cannot_be_written_is_told_in_a_line(
     with pytest.raises(Unreachable) as refusal:
         artifacts.send(made, Told())
     assert re.sub(r"\?list-type=[^\"]*", "", str(refusal.value)) == message.format(uri=made.uri)
+
+
+def test_a_builder_s_file_is_there_whole_or_not_at_all(server: s3.Server, tmp_path: pathlib.Path) -> None:
+    model, uri = tmp_path / "model.onnx", f"{STORE}/sha256-0/model.onnx"
+    with model.open("wb") as large:
+        large.truncate(120 << 20)  # in parts
+    put = f"from pathlib import Path; from serving.artifacts import store; store.put(Path({str(model)!r}), {uri!r})"
+    there = server.folder / "models" / "store" / "sha256-0" / "model.onnx"
+    sending = subprocess.Popen([sys.executable, "-c", f"print(flush=True); {put}"], stdout=subprocess.PIPE)
+    assert sending.stdout is not None
+    sending.stdout.readline()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        sending.wait(1.0)  # wherever it is by then
+    sending.kill()
+    sending.wait()
+    sending.stdout.close()
+    assert not there.exists() or there.stat().st_size == model.stat().st_size
+
+    store.put(model, uri)
+    assert there.stat().st_size == model.stat().st_size
+    written = there.stat()
+    assert not store.put(model, uri)
+    assert there.stat() == written
+    model.write_bytes(b"another size")
+    assert store.put(model, uri)
+    assert there.read_bytes() == b"another size"
+
+
+def test_a_builder_without_keys_is_told_which_secret_to_give(
+    server: s3.Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").touch()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-key")
+    s3fs.S3FileSystem.clear_instance_cache()
+    uri = f"{STORE}/a"
+    with pytest.raises(StorageUnavailable) as refusal:
+        store.put(tmp_path / "a", uri)
+    assert str(refusal.value).startswith(f"{uri} may not be written: ")
+    assert str(refusal.value).endswith("in a cluster by the Secret penstock-storage of the Model's namespace")

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import pytest
 
 from serving import cli
 from serving.contract import Exit
+from serving.engines import cpu
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,8 @@ from serving.contract import Exit
          "argument PATH: 'https://here/m.onnx' is no path on this machine; run 'penstock fetch --uri "
          "https://here/m.onnx --to DIR' first, then serve DIR"),
         (["catalog"], "the following arguments are required: --index"),
+        (["fetch", "--uri", "x", "--to", "a", "--otherwise", "fp32=s3://b/m.onnx"],
+         "argument --otherwise: 'fp32=s3://b/m.onnx' is not VARIANT=URI@sha256:HEX"),
         (["fetch", "--uri", "x"], "one of the arguments --to --store is required"),
         (["fetch", "--uri", "x", "--to", "a", "--store", "b"], "argument --store: not allowed with argument --to"),
     ],
@@ -94,6 +99,32 @@ def test_an_unknown_argument_is_answered_with_the_usage_of_its_own_command(capsy
     said = capsys.readouterr().err
     assert said.startswith("usage: penstock serve ")
     assert said.endswith("penstock serve: error: unrecognized arguments: --bogus\n")
+
+
+def test_a_fetch_takes_the_other_variant_where_the_processor_lacks_what_the_first_was_proven_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for variant in ("int8", "fp32"):
+        (tmp_path / f"{variant}.onnx").write_text(variant)
+        digest = hashlib.sha256(variant.encode()).hexdigest()
+        said.append((str(tmp_path / f"{variant}.onnx"), f"sha256:{digest}"))
+    (uri, digest), (other_uri, other_digest) = said
+    fetch = ["fetch", "--uri", uri, "--digest", digest, "--to", str(tmp_path / "to")]
+    otherwise = [*fetch, "--otherwise", f"fp32={other_uri}@{other_digest}", "--for-cpu"]
+
+    assert cli.main([*otherwise, "warp_drive"], {}) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["variant"] == "fp32"
+    assert (tmp_path / "to" / "fp32.onnx").read_text() == "fp32"
+    env = {"PENSTOCK_VARIANT": "int8", "PENSTOCK_MODEL_DIR": str(tmp_path / "to")}
+    assert cli._variant(env) == "fp32"
+
+    (tmp_path / "to" / "fp32.onnx").unlink()
+    has = sorted(cpu.features())[0]
+    assert cli.main([*otherwise, f"warp_drive,{has}"], {}) == Exit.OK
+    assert "variant" not in json.loads(capsys.readouterr().out)
+    assert (tmp_path / "to" / "int8.onnx").read_text() == "int8"
+    assert cli._variant(env) == "int8"
 
 
 def test_a_server_that_was_given_no_path_says_where_it_looked_and_how_to_give_one(

@@ -13,6 +13,13 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def test_features_are_told_under_either_of_the_names_that_linux_gives_them(tmp_path: Path) -> None:
+    for position, name in enumerate(("flags", "Features")):
+        write(tmp_path / str(position), f"processor\t: 0\n{name}\t\t: fpu avx2\n\nprocessor\t: 1\n{name}\t: fpu\n")
+        assert cpu.features(tmp_path / str(position)) == {"fpu", "avx2"}
+    assert cpu.features(tmp_path / "none") == frozenset()
+
+
 @pytest.mark.parametrize(
     ("text", "limit"),
     [
@@ -69,3 +76,19 @@ def test_processes_share_cpus_where_there_are_too_few(tmp_path: Path, monkeypatc
 
     assert [len(cpus) for cpus in cpu.split(5, tmp_path)] == [1] * 5
     assert set().union(*cpu.split(5, tmp_path)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("described", "computes"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: asimd bf16\n", False),
+        ("", False),
+    ],
+)
+def test_what_the_cpu_says_decides_whether_it_computes_bf16(tmp_path: Path, described: str, computes: bool) -> None:
+    write(tmp_path / "cpuinfo", described)
+    assert cpu.computes_bf16(tmp_path / "cpuinfo") is computes
+    assert not cpu.computes_bf16(tmp_path / "absent")
