@@ -1,0 +1,1 @@
+"""One module a pass: a pure step from one ONNX file to another."""
