@@ -17,10 +17,11 @@ The data are scikit-learn's digits: 1,797 scans of hand-written digits, reduced 
 Each becomes 32x32 points of 256 levels by Pillow's bicubic filter, and a tensor by ``SCALE``, which is what the
 ``contract`` in model.yaml says: a PNG written here and a row of eval.npz are the same numbers.
 
-A third, stratified, is held out: it is eval.npz, and the PNGs come from it. Three networks are written:
-``model.onnx``, trained briefly; ``next/model.onnx``, wider and trained longer on distorted copies, a second
-revision worth rolling out; and ``next/broken/model.onnx``, the second one with its classes mixed up, a third
-revision that must be rolled back. CPU only, one thread, a minute or two; the same versions on the same kind
+More than half, stratified, is held out: it is eval.npz, and the PNGs come from it; the rest is train.npz, for variants
+that learn again. Three networks are written: ``model.onnx``, wide and trained briefly; ``next/model.onnx``, a third of
+its size and trained longer on distorted copies, a second revision worth rolling out; and ``next/broken/model.onnx``,
+the second one with its classes mixed up, a third revision that must be rolled back.
+CPU only, one thread, a minute or two; the same versions on the same kind
 of CPU give the same bytes.
 """
 
@@ -30,6 +31,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import evaluate
@@ -45,7 +47,8 @@ from torch.nn import functional
 SEED = 3
 SIDE = 32
 SCALE = np.float32(0.00392156863)
-HELD_OUT = 1 / 3
+HELD_OUT = 0.55
+"""So that each digit has 95 samples or more: one lost among them is less than 5 points at 95 % confidence."""
 CALIBRATION_SAMPLES = 200
 BATCH = 32
 PEAK_RATE = 1e-2
@@ -62,7 +65,7 @@ class Recipe:
     distort: bool
 
 
-FIRST = Recipe(width=16, epochs=4, distort=False)
+FIRST = Recipe(width=36, epochs=8, distort=False)
 NEXT = Recipe(width=20, epochs=40, distort=True)
 
 
@@ -176,6 +179,16 @@ def with_mixed_classes(net: nn.Sequential) -> nn.Sequential:
     return broken
 
 
+def write_samples(path: Path, **arrays: npt.NDArray[np.generic]) -> None:
+    """An .npz packed by bzip2, which takes half the room of ``numpy.savez_compressed`` and is read just as well."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.compress_type = zipfile.ZIP_BZIP2
+            with archive.open(member, "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
 def write_pictures(
     folder: Path,
     pictures: npt.NDArray[np.uint8],
@@ -213,8 +226,9 @@ def main() -> None:
     paths = [folder / name for name in evaluate.MODELS]
     for net, path in zip((first, second, with_mixed_classes(second)), paths, strict=True):
         export(net, path)
-    np.savez_compressed(folder / "eval.npz", x=x[unseen], y=y[unseen])
-    np.savez_compressed(folder / "calibration.npz", x=x[calibration])
+    write_samples(folder / "eval.npz", x=x[unseen], y=y[unseen])
+    write_samples(folder / "train.npz", x=x[seen], y=y[seen])
+    write_samples(folder / "calibration.npz", x=x[calibration])
 
     answers = [evaluate.scores(path, x[unseen]) for path in paths]
     # A reader's first try: a scan that both good revisions read right, and are most certain about.
