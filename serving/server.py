@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -44,6 +44,9 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.observing import Observer
 from serving.workers.roles import Alone, Member, Process, Role, say_ready
 
+if TYPE_CHECKING:
+    from serving.tap.tap import Tap, Told
+
 _log = logging.getLogger(__name__)
 
 TICK_S = 0.1
@@ -63,6 +66,8 @@ class Listen:
     identity: dict[str, str]
     """Headers of every answer: which revision and variant this is."""
     telemetry: telemetry.Asked = dataclasses.field(default_factory=telemetry.Asked)
+    tap: Told | None = None
+    """Where copies of requests go; None: nowhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +165,14 @@ def _on_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> Exit:
     return Exit.OK
 
 
+def _tap(listen: Listen) -> Tap | None:
+    if listen.tap is None:
+        return None
+    from serving.tap import tap
+
+    return tap.Tap(listen.tap)
+
+
 def _admission(listen: Listen) -> Admission:
     return Admission(listen.limits.max_requests, listen.limits.max_held_bytes)
 
@@ -169,7 +182,7 @@ async def _run(listen: Listen, models: Models, metrics: Metrics, admission: Admi
     service = Service(models, Observer(told_of_requests))
     if models.computes:
         told_of_requests.show(service)
-    plane = DataPlane(service, metrics, listen.limits, listen.identity, admission)
+    plane = DataPlane(service, metrics, listen.limits, listen.identity, admission, _tap(listen))
     ending = asyncio.Event()
     http = HttpListener(plane)
     grpc_server = None

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from serving.contract import MIRROR_HEADER
 from serving.errors import ServingError, TooLarge
 from serving.http import coding, grpc_wire
 from serving.protocols import binary
@@ -23,6 +24,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What a client that asked first is told to send its body."""
 
 
+_MIRROR = MIRROR_HEADER.encode()
 _PART_BYTES = 4096
 """Smaller parts of a body are put together as they come: an object each would be more than what it holds."""
 
@@ -54,6 +56,8 @@ class Arriving(ABC):
     _coding: str | None = None
     _grpc_encoding = ""
     _grpc_timeout_s: float | None = None
+    _mirror = b""
+    """For whom a copy is, as the router says; empty: for nobody."""
     _unsent = 0.0
     _headers: list[tuple[bytes, bytes]]
 
@@ -92,6 +96,8 @@ class Arriving(ABC):
                     self._unsent = math.inf
                 elif name == b"traceparent":
                     self.traced = True
+                elif name == _MIRROR:
+                    self._mirror = value
             self._ask()
         except ServingError as error:
             self._problem = error

@@ -48,6 +48,7 @@ _PROTOCOLS = {
 """What is observed at its end: the protocol's name and the path of such a request."""
 _NAMING = frozenset({Kind.V2_INFER, Kind.GENERATE, Kind.GENERATE_STREAM, Kind.V1_PREDICT})
 """Requests whose target names their model."""
+_FOR_THIS_MACHINE = frozenset({Kind.REQUESTS, Kind.SHADOW})
 _END_OF_HEAD = b"\r\n\r\n"
 _DISCARDED_BYTES = 256 * 1024
 """A body up to this size is read and thrown away after an early answer, and the connection stays."""
@@ -212,6 +213,7 @@ class Exchange(Arriving):
         assert self._queue is not None
         assert self._request is not None
         begun = time.perf_counter()
+        computed = response
         if self._request.outputs:
             response = classification.answered(response, self._request, self._queue.signature)
         if self._route.kind is Kind.GRPC:
@@ -234,21 +236,30 @@ class Exchange(Arriving):
                 data = self._framed(OCTETS, body, b"inference-header-content-length: %d\r\n" % length)
         self._write(200, data)
         self._protocol.plane.service.observer.answered(self, self._queue.counters, self._received_at, begun)
+        if self._mirror:
+            self._copy(computed)
         self._job = self._request = None  # an idle connection keeps its last exchange, and needs no tensors of it
+
+    def _copy(self, computed: Response) -> None:
+        """Has the request asked of another revision too, now that its answer is on its way."""
+        tap, queue, request = self._protocol.plane.tap, self._queue, self._request
+        if tap is None or queue is None or request is None:
+            return
+        held = sum(tensor.array.nbytes for tensor in (*request.inputs, *computed.outputs))
+        tap.offer(self._mirror, queue.name, request, computed, held + self._size + self._sent)
 
     def _look(self) -> None:
         service, kind = self._protocol.plane.service, self._route.kind
-        if kind is Kind.METRICS:
+        if kind in _FOR_THIS_MACHINE and not self._protocol.is_local():
+            text = "what others asked is shown to this machine only; in a cluster: kubectl port-forward"
+            self._json(403, {"error": text})
+        elif kind is Kind.METRICS:
             of_all = self._protocol.plane.figures_of_all
             if of_all is None:
                 self._metrics(self._protocol.plane.metrics.text())
             else:
                 self._later(of_all(), self._metrics)
         elif kind is Kind.REQUESTS:
-            if not self._protocol.is_local():
-                text = "what others asked is shown to this machine only; in a cluster: kubectl port-forward"
-                self._json(403, {"error": text})
-                return
             if (page := service.requests_page) is None:
                 raise Unsupported(
                     "no model is computed here, so there are no requests to show; ask a model's own server for "
@@ -256,6 +267,11 @@ class Exchange(Arriving):
                 )
             html = "text/html" in (self.header("accept") or "")
             self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
+        elif kind is Kind.SHADOW:
+            if (tap := self._protocol.plane.tap) is None:
+                raise Unsupported("no requests are mirrored from here; a server that `penstock up` started does it")
+            body = orjson.dumps(tap.document())
+            self._write(200, self._framed(JSON, body, b"cache-control: no-store\r\n"))
         elif kind is Kind.GRPC_HEAD:
             head = coding.beginning(self._whole(), self._grpc_encoding, grpc_wire.HEAD_BYTES)
             self._write(200, self._framed(TEXT, head.hex().upper().encode()))

@@ -45,6 +45,9 @@ def document(version: str) -> Document:
         "/debug/requests": {
             "get": _get("server", "Requests in work, and those that took longest", "Anything", errors=(501,))
         },
+        "/debug/shadow": {
+            "get": _get("server", "What came of mirrored requests, and the last differences", "Anything", errors=(501,))
+        },
         "/docs": {"get": _get("server", "This document, to be read", None, kind="text/html")},
         "/openapi.json": {"get": _get("server", "This document", "Anything")},
         "/v2/models": {"get": _get("models", "Names of all models", "ModelNames")},

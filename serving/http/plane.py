@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from serving.errors import Overloaded
 from serving.http.routes import Routes
@@ -16,6 +16,9 @@ from serving.scheduling import Admission
 from serving.service import Service
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.observing import Call
+
+if TYPE_CHECKING:
+    from serving.tap.tap import Tap
 
 _OTHER_FILES = 64
 """Open files that are no connections: models being loaded, other ports, the event loop's own."""
@@ -75,12 +78,20 @@ class DataPlane:
     """Shared by the connections of one HTTP server."""
 
     def __init__(
-        self, service: Service, metrics: Metrics, limits: Limits, identity: dict[str, str], admission: Admission
+        self,
+        service: Service,
+        metrics: Metrics,
+        limits: Limits,
+        identity: dict[str, str],
+        admission: Admission,
+        tap: Tap | None = None,
     ) -> None:
         self.service = service
         self.metrics = metrics
         self.limits = limits
         self.routes = Routes()
+        self.tap = tap
+        """Takes copies of requests for other revisions; None where nobody said where they would go."""
         self.connections: set[Connection] = set()
         self._peers = Counter[str]()
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

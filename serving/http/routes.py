@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     MODEL_READY = enum.auto()
     METRICS = enum.auto()
     REQUESTS = enum.auto()
+    SHADOW = enum.auto()
     UNREADABLE = enum.auto()
     """What stands where a request was expected and cannot be read."""
 
@@ -135,4 +136,5 @@ _FIXED = {
     contract.READY_PATH: Kind.READY,
     contract.METRICS_PATH: Kind.METRICS,
     contract.REQUESTS_PATH: Kind.REQUESTS,
+    contract.SHADOW_PATH: Kind.SHADOW,
 }

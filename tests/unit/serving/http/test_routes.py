@@ -17,6 +17,7 @@ from serving.http.routes import Kind, Route, Routes
         (b"GET", b"/v2/health/ready", Route(Kind.READY)),
         (b"GET", b"/metrics", Route(Kind.METRICS)),
         (b"GET", b"/debug/requests?x", Route(Kind.REQUESTS)),
+        (b"GET", b"/debug/shadow", Route(Kind.SHADOW)),
         (b"POST", b"/inference.GRPCInferenceService/ModelInfer", Route(Kind.GRPC, method="ModelInfer")),
         (b"GET", b"/v2/models/digits/infer", None),
         (b"HEAD", b"/v2/health/live", Route(Kind.LIVE, bodiless=True)),

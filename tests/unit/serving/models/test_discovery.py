@@ -33,7 +33,7 @@ def test_paths_without_models_or_without_clear_names_are_refused_with_the_next_s
     (tmp_path / "notes.txt").touch()
     a, b = onnx_models.linear(tmp_path / "a" / "m.onnx"), onnx_models.linear(tmp_path / "b" / "m.onnx")
     odd = onnx_models.linear(tmp_path / "a b.onnx")
-    expected = ".onnx or .identity.json"
+    expected = ".openvino.onnx or .tensorrt.onnx or .onnx or .tflite or .identity.json"
     cases: list[tuple[list[Path], str | None, str]] = [
         ([tmp_path / "absent"], None,
          f"{tmp_path}/absent does not exist; give a model file or a folder with models"),
