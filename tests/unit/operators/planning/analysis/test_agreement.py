@@ -1,0 +1,42 @@
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.planning.analysis import agreement
+
+
+def mean_e(n: int, allowed: float, odds: float, p: float) -> float:
+    """Over all outcomes of ``n`` requests, on each of which the candidate disagrees with the chance ``p``."""
+    return math.fsum(
+        math.comb(n, d) * p**d * (1 - p) ** (n - d) * math.exp(agreement.log_e(n, d, allowed, odds))
+        for d in range(n + 1)
+    )
+
+
+@settings(max_examples=200)
+@given(n=st.integers(0, 12), allowed=st.floats(0.001, 0.5), odds=st.floats(1.01, 30), share=st.floats(0, 1))
+def test_the_mean_is_at_most_one_where_the_candidate_disagrees_on_no_more_than_is_allowed(
+    n: int, allowed: float, odds: float, share: float
+) -> None:
+    assert mean_e(n, allowed, odds, share * allowed) <= 1 + 1e-9
+
+
+@settings(max_examples=200)
+@given(n=st.integers(0, 12), allowed=st.floats(0.001, 0.5), odds=st.floats(0.05, 0.99), more=st.floats(0, 1))
+def test_the_mean_of_the_one_for_fewer_is_at_most_one_where_it_disagrees_on_more(
+    n: int, allowed: float, odds: float, more: float
+) -> None:
+    assert mean_e(n, allowed, odds, min(allowed + more * (1 - allowed), 1.0)) <= 1 + 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=5), st.floats(0.001, 0.5))
+def test_windows_add_up_to_what_all_of_them_say_at_once(windows: list[tuple[int, int]], allowed: float) -> None:
+    parts = sum(agreement.log_e(a + d, d, allowed, 3.0) for a, d in windows)
+    whole = agreement.log_e(sum(a + d for a, d in windows), sum(d for _, d in windows), allowed, 3.0)
+    assert parts == pytest.approx(whole, abs=1e-6)
+
+
+def test_three_disagreements_in_a_row_are_worth_thousands_where_one_in_fifty_is_allowed() -> None:
+    assert math.exp(agreement.log_e(3, 3, 0.02, 30)) == pytest.approx(6_845.3, rel=1e-5)

@@ -1,0 +1,144 @@
+import dataclasses
+import datetime
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators.api.evidence import Evidence
+from operators.api.model import Analysis, MaxLatencyIncrease
+from operators.api.plan import Arm, Counts, RouteObserved
+from operators.planning.analysis import odds, weighing
+from operators.planning.analysis.windows import Table
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+ERRORS = Analysis()
+LATENCY = Analysis(max_latency_increase=MaxLatencyIncrease())
+STABLE, CANDIDATE = Counts(9000, 9, {1000: 8991}), Counts(0, 0)
+
+
+def seen(stable: Counts, candidate: Counts, weight: int = 1000, source: str = "r") -> RouteObserved:
+    arms = Arm("a", "a", "v", 10_000 - weight), Arm("b", "b", "v", weight)
+    return RouteObserved(arms, counts={source: {"a": stable, "b": candidate}})
+
+
+def grown(counts: Counts, answered: int, failed: int) -> Counts:
+    latency = {1000: counts.latency.get(1000, 0) + answered - failed}
+    return Counts(counts.answered + answered, counts.failed + failed, latency)
+
+
+def begun(settings: Analysis = ERRORS) -> Evidence:
+    return weighing.begin(seen(STABLE, CANDIDATE), "a", "b", settings, NOW)
+
+
+def after(evidence: Evidence, route: RouteObserved | None, seconds: float, settings: Analysis = ERRORS) -> Evidence:
+    return weighing.weigh(evidence, route, settings, NOW + datetime.timedelta(seconds=seconds))
+
+
+def logs(evidence: Evidence) -> list[tuple[float, ...]]:
+    return [metric.against_good + metric.against_bad for metric in evidence.metrics]
+
+
+def test_a_window_is_weighed_by_the_conditional_test() -> None:
+    found = after(begun(), seen(grown(STABLE, 900, 1), grown(CANDIDATE, 100, 2)), 10)
+    expected = [odds.log_e(Table(100, 2, 900, 1), ratio) for ratio in weighing.WORSE]
+    assert found.metrics[0].against_good == pytest.approx(expected, abs=1e-5)
+    assert found.metrics[0].tally.candidate == (100, 2)
+    assert (found.answered, found.observed_s, found.base) == (1000, 10.0, (9900, 10))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stable, candidate: None,
+        lambda stable, candidate: RouteObserved(seen(stable, candidate).arms),
+        lambda stable, candidate: RouteObserved((), counts={"r": {"a": stable, "b": candidate}}),
+        lambda stable, candidate: seen(stable, candidate, weight=2000),
+        lambda stable, candidate: seen(stable, candidate, source="another"),
+        lambda stable, candidate: seen(Counts(10, 10), candidate),
+        lambda stable, candidate: seen(STABLE, CANDIDATE),
+    ],
+    ids=["nothing told", "no counts", "no weights", "other weights", "other source", "reset", "stale"],
+)
+def test_what_cannot_be_compared_is_no_evidence(change: Callable[[Counts, Counts], RouteObserved | None]) -> None:
+    evidence = begun()
+    found = after(evidence, change(grown(STABLE, 900, 0), grown(CANDIDATE, 100, 50)), 10)
+    assert (logs(found), found.answered) == (logs(evidence), 0)
+
+
+def test_a_steady_state_changes_nothing_to_be_written() -> None:
+    evidence = begun()
+    assert after(evidence, seen(STABLE, CANDIDATE), 3600) is evidence
+    assert after(evidence, seen(grown(STABLE, 9, 0), CANDIDATE), weighing.WINDOW_S / 2) is evidence
+    assert after(evidence, None, 3600) is evidence
+
+
+def test_it_goes_on_after_a_time_without_news() -> None:
+    late = after(after(begun(), None, 60), seen(grown(STABLE, 900, 1), grown(CANDIDATE, 100, 2)), 120)
+    assert logs(late) == logs(after(begun(), seen(grown(STABLE, 900, 1), grown(CANDIDATE, 100, 2)), 10))
+
+
+def test_a_change_of_weights_begins_a_new_window_at_once() -> None:
+    evidence = after(begun(), seen(grown(STABLE, 90, 0), CANDIDATE, weight=5000), 1)
+    assert (evidence.weight, evidence.marks[0].stable[0]) == (5000, 9090)
+
+
+def test_edges_are_chosen_once_the_stable_has_answered_enough_and_judge_only_what_comes_later() -> None:
+    few = Counts(100, 0, {1000: 100})
+    evidence = weighing.begin(seen(few, CANDIDATE), "a", "b", LATENCY, NOW)
+    assert [metric.name for metric in evidence.metrics] == ["errors"]
+    evidence = after(evidence, seen(grown(few, 900, 0), Counts(100, 0, {9000: 100})), 10, LATENCY)
+    assert [(metric.name, set(metric.against_good)) for metric in evidence.metrics] == [
+        ("errors", {0.0}),
+        ("latency", {0.0}),
+    ]
+    evidence = after(evidence, seen(grown(few, 1800, 0), Counts(200, 0, {9000: 200})), 20, LATENCY)
+    assert evidence.metrics[1].against_good[2] > 50
+
+
+def test_what_is_remembered_stays_small() -> None:
+    servers = {f"10.123.45.{n}:8080": (50_000, 500) for n in range(40)}
+    latency = {name: {edge * 10**decade: 700 for edge in (10, 20, 50) for decade in range(6)} for name in servers}
+    stable = Counts(2_000_000, 20_000, {10_000: 1_980_000}, servers, latency)
+    route = seen(stable, stable)
+    route = dataclasses.replace(route, counts={f"router-{n}/1234": route.counts["r"] for n in range(4)})
+    evidence = weighing.begin(route, "a", "b", LATENCY, NOW)
+    for tick in range(1, 40):
+        more = {name: (answered + tick * 1000, failed + tick) for name, (answered, failed) in servers.items()}
+        total = Counts(2_000_000 + tick * 40_000, 20_000 + tick * 40, stable.latency, more, latency)
+        counts = {name: {"a": total, "b": total} for name in route.counts}
+        evidence = after(evidence, dataclasses.replace(route, counts=counts), tick * 10, LATENCY)
+    assert len(evidence.model_dump_json(by_alias=True)) < 8_000
+
+
+steps = st.tuples(st.integers(0, 200), st.integers(0, 30), st.integers(0, 50), st.integers(0, 30))
+
+
+@given(st.lists(steps, max_size=8), st.integers(1, 50))
+def test_evidence_does_not_depend_on_how_fast_time_runs(ticks: list[tuple[int, int, int, int]], pace: int) -> None:
+    found = []
+    for seconds in (10, 10 * pace):
+        evidence, stable, candidate = begun(), STABLE, CANDIDATE
+        for tick, (well, bad, also_well, also_bad) in enumerate(ticks, 1):
+            stable, candidate = grown(stable, well + bad, bad), grown(candidate, also_well + also_bad, also_bad)
+            evidence = after(evidence, seen(stable, candidate), tick * seconds)
+        found.append(logs(evidence))
+    assert found[0] == found[1]
+
+
+@given(st.lists(steps, max_size=8), st.sets(st.integers(0, 7)))
+def test_a_reset_loses_its_own_window_and_nothing_else(
+    ticks: list[tuple[int, int, int, int]], resets: set[int]
+) -> None:
+    evidence, stable, candidate, source = begun(), STABLE, CANDIDATE, "r"
+    for tick, (well, bad, also_well, also_bad) in enumerate(ticks):
+        before = evidence
+        if tick in resets:
+            stable, candidate, source = Counts(), Counts(), f"after {tick}"
+        stable, candidate = grown(stable, well + bad, bad), grown(candidate, also_well + also_bad, also_bad)
+        evidence = after(evidence, seen(stable, candidate, source=source), 10 * (tick + 1))
+        if tick in resets:
+            assert (logs(evidence), evidence.base) == (logs(before), before.base)
+        else:
+            assert evidence.base == (before.base[0] + well + bad, before.base[1] + bad)
