@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from operators.api.base import Name, Strict
+from operators.api.builder import Builder
 from operators.api.endpoint import EndpointSpec
 from operators.api.model import ModelSpec
 from operators.api.runtime import ServingRuntimeSpec
@@ -40,6 +41,8 @@ class Images(Strict):
     """HAProxy and its agent."""
     serve: Image = Image(repository="penstock-serve")
     """The model server: in model pods, in the router's catalog and in the cache."""
+    builder: Image = Image(repository="penstock-builder")
+    """What makes variants of models."""
 
 
 class Resources(Strict):
@@ -182,7 +185,11 @@ class Values(Strict):
     class and admission policies are left out). Empty: all namespaces.
     """
     store: str = ""
-    """URI of the artifact store to which `penstock apply` uploads files, such as `s3://models/penstock`."""
+    """URI of the artifact store to which `penstock apply` uploads files and builds publish variants, such as
+    `s3://models/penstock`. Empty: no variants are made.
+    """
+    builder: Builder = Builder()
+    """What makes variants of models, in Jobs of their namespaces."""
     operator: Operator = Operator()
     """What decides."""
     router: Router = Router()

@@ -18,7 +18,7 @@ from operators.api.errors import Conflict, InvalidObject, OperatorError
 from operators.api.model import Model
 from operators.api.plan import Key, Plan
 from operators.api.runtime import ServingRuntime, ServingRuntimeSpec
-from operators.planning import endpoints, plan
+from operators.planning import endpoints, plan, rollout
 from operators.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -78,31 +78,47 @@ class Reconciler:
                 for runtime in await self.store.list("ServingRuntime"):
                     if isinstance(runtime, ServingRuntime):
                         runtimes[runtime.metadata.name] = runtime.spec
-                return plan.model(object_, runtimes, seen, self.clock())
+                return plan.model(object_, runtimes, seen, self.clock(), await self._waits(object_))
             case Endpoint():
                 models = await self.store.list("Model", key.namespace)
                 return endpoints.plan(object_, [m for m in models if isinstance(m, Model)], seen, self.clock())
             case _:
                 return None
 
+    async def _waits(self, model: Model) -> str:
+        """Which other Model's rollout that of ``model`` waits for."""
+        if not rollout.is_stepped(model.spec):
+            return ""
+        named = await self.store.list("Endpoint", model.metadata.namespace)
+        models = await self.store.list("Model", model.metadata.namespace)
+        return endpoints.waits(
+            model, [e for e in named if isinstance(e, Endpoint)], [m for m in models if isinstance(m, Model)]
+        )
+
 
 async def affected(key: Key, store: Store) -> list[Key]:
-    """Keys to look at when the object ``key`` changed: itself, and the objects that name it or share its name."""
+    """Keys to look at when the object ``key`` changed: itself, and the objects that name it, share its name
+    or wait for it.
+    """
     match key.kind:
         case "ServingRuntime":
             models = await store.list("Model")
             return [_key(m) for m in models if isinstance(m, Model) and m.spec.runtime == key.name]
         case "Model":
-            endpoints = await store.list("Endpoint", key.namespace)
-            naming = [
-                _key(e)
-                for e in endpoints
-                if isinstance(e, Endpoint)
-                and (e.metadata.name == key.name or any(arm.model == key.name for arm in e.spec.arms))
-            ]
-            return [key, *naming]
+            found = [e for e in await store.list("Endpoint", key.namespace) if isinstance(e, Endpoint)]
+            shared = [e for e in found if any(arm.model == key.name for arm in e.spec.arms)]
+            naming = [_key(e) for e in found if e in shared or e.metadata.name == key.name]
+            beside = {arm.model for e in shared for arm in e.spec.arms} - {key.name}
+            models = await store.list("Model", key.namespace) if beside else []
+            waiting = [_key(m) for m in models if isinstance(m, Model) and m.metadata.name in beside and _waits(m)]
+            return [key, *naming, *waiting]
         case _:
             return [key]
+
+
+def _waits(model: Model) -> bool:
+    """Whether its rollout may wait for that of another Model."""
+    return model.status.rollout is not None and model.status.rollout.state == "Waiting"
 
 
 def _key(object_: APIObject) -> Key:

@@ -98,6 +98,7 @@ TIERS = (
     Tier("local", ("tests/local",), haproxy),
     Tier("conformance", ("tests/conformance",), haproxy),
     Tier("storage", ("tests/storage",), stores),
+    Tier("variants", ("tests/variants",), nothing),
     Tier("apiserver", ("tests/apiserver",), control_plane),
     Tier("cluster", ("tests/cluster",), node),
 )
@@ -171,6 +172,8 @@ def run(tier: Tier) -> Outcome:
 def builds(tier: str, environ: Environ) -> list[tuple[str, ...]]:
     """The modules that make what a tier needs, with their arguments; a cluster that is given pulls its images."""
     made: list[tuple[str, ...]] = [("tests.rig.binaries", tier)] if tier in binaries.TIERS else []
+    if tier == "variants":
+        made.append(("serving.variants.toolchains", "torch", "litert"))
     return [*made, ("images",)] if tier == "cluster" and not environ.get("KUBECONFIG") else made
 
 

@@ -38,6 +38,7 @@ _COLUMNS: Mapping[type[APIObject], list[Json]] = {
         _column("Ready", _condition("Ready", "status")),
         _column("Reason", _condition("Ready", "reason")),
         _column("Variant", ".status.variant"),
+        _column("Gain", ".status.gain", description="How many times less than the source the variant takes."),
         _column("Revision", ".status.revision"),
         _column("Replicas", ".status.readyReplicas", "integer", description="Replicas that answer."),
         _column("URL", ".status.url"),
@@ -134,6 +135,9 @@ def _structural(schema: Json, defs: Mapping[str, Json]) -> Json:
                 result[key] = {name: _structural(item, defs) for name, item in value.items()}
             case "items":
                 result[key] = _structural(value, defs)
+            case "prefixItems":
+                # A structural schema knows no tuples: the same of each item is all that it can say.
+                (result["items"],) = [item for n, item in enumerate(value) if item not in value[:n]]
             case "exclusiveMinimum" | "exclusiveMaximum":
                 result[key.replace("exclusiveM", "m")] = value
                 result[key] = True

@@ -20,8 +20,19 @@ class EndpointArm(Strict):
 
 
 class Assignment(Strict):
-    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]
+    """With both, their pair decides. A request that lacks any of them is assigned by itself."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.header) || has(self.cookie)",
+            "assignment needs a header, a cookie or both",
+            lambda self: bool(self.header or self.cookie),
+        ),
+    )
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)] | None = None
     """Requests with the same value of this header always reach the same arm."""
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)] | None = None
+    """Requests with the same value of this cookie always reach the same arm."""
 
 
 class Compare(Strict):
@@ -63,7 +74,7 @@ class EndpointSpec(Strict):
     ]
     """Models behind this URL, each with its share."""
     assignment: Assignment | None = None
-    """Sticky by a header; without it each request is assigned by itself."""
+    """Sticky by a header or cookie; without it each request is assigned by itself."""
     policy: Literal["fixed", "bandit"] = "fixed"
     """Fixed keeps the weights; bandit moves them towards the better arm."""
     shadow: Annotated[tuple[Shadow, ...], Field(max_length=8)] = ()

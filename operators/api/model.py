@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from operators.api.base import APIObject, Digest, Duration, Name, Rule, Strict
 from operators.api.contract import Contract
+from operators.api.endpoint import Assignment
 from operators.api.engine import Batching, Limits
 from operators.api.resources import Resources
 from operators.api.status import ModelStatus
@@ -21,8 +22,16 @@ _URI_MESSAGE = (
     "`penstock apply -f FILE` takes relative paths, too"
 )
 
+_PRECISIONS = frozenset({("openvino", "bf16"), ("litert", "int8"), ("tensorrt", "fp16")})
+
 Uri = Annotated[str, Field(max_length=2048)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+ClockTime = Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", max_length=5)]
+IntOrPercent = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]{1,9}%?$")],
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]{1,9}%?$", "minimum": 0}),
+]
 
 
 class Location(Strict):
@@ -42,50 +51,143 @@ class Pass(Strict):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "[has(self.quantize), has(self.prune), has(self.distill), has(self.lower)].filter(x, x).size() == 1",
-            "a pass needs exactly one of quantize, prune, distill, lower",
-            lambda self: sum(x is not None for x in (self.quantize, self.prune, self.distill, self.lower)) == 1,
+            "[has(self.slim), has(self.cast), has(self.quantize), has(self.prune), has(self.distill), has(self.lower)]"
+            ".filter(x, x).size() == 1",
+            "a pass needs exactly one of slim, cast, quantize, prune, distill, lower",
+            lambda self: sum(getattr(self, name) is not None for name in type(self).model_fields) == 1,
         ),
     )
+    slim: Slim | None = None
+    """Clean up the graph; changes no answer."""
+    cast: Cast | None = None
+    """16-bit floats inside, the model's own types outside."""
     quantize: Quantize | None = None
     """Lower precision of weights and activations."""
     prune: Prune | None = None
-    """Remove whole channels."""
+    """Remove weights."""
     distill: Distill | None = None
     """Train a smaller student on the original's answers."""
     lower: Lower | None = None
     """Compile for one engine."""
 
 
+class Slim(Strict):
+    pass
+
+
+class Cast(Strict):
+    to: Literal["fp16", "bf16"] = "fp16"
+    """Type of weights and activations."""
+
+
 class Quantize(Strict):
     mode: Literal["static", "dynamic"] = "static"
     """Static measures activations on calibration data; dynamic at run time, for nets of matrix products only."""
     calibration: Location | None = None
-    """Samples (`x` in an .npz) that static quantization measures activations on."""
+    """Samples (as for an evaluation, labels not needed) that static quantization measures activations on."""
+    method: Literal["minmax", "entropy", "percentile"] = "minmax"
+    """How the range of an activation is found in what calibration saw of it."""
+    per_channel: bool = True
+    """A scale for each channel of a weight, not one for all."""
+    exclude: Literal["auto", "sensitive", "none"] = "auto"
+    """What stays in floats. Auto: what no convolution or matrix product depends on, such as the decoding of boxes, and
+    the last of these. Sensitive: the layers that change the answers most, found by quantizing each alone.
+    """
+    min_sqnr_db: Annotated[float, Field(ge=0, le=100)] = 33.0
+    """For exclude sensitive: how far, in decibels, the source's answers to the calibration samples must stay above the
+    noise that quantization adds to them. As few layers are left in floats as this takes.
+    """
 
 
 class Prune(Strict):
     ratio: Annotated[float, Field(gt=0, lt=1)]
-    """Share of channels to remove."""
+    """Share to remove."""
+    structure: Literal["channels", "weights"] = "channels"
+    """Whole channels, which makes the model smaller; or single weights, which sets them to zero."""
+    training: Training | None = None
+    """How the rest learns again. Channels cannot go without it."""
+
+
+class Training(Strict):
+    data: Location
+    """Samples to learn from: the source's answers to them, and their labels where there are any."""
+    epochs: Annotated[int, Field(ge=1, le=100000)] = 40
+    """How often each sample is seen."""
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.003
+    """Greatest learning rate."""
 
 
 class Distill(Strict):
-    student: Location
-    """The smaller model to train, as ONNX."""
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.student) != has(self.width)",
+            "distill needs exactly one of student, width",
+            lambda self: (self.student is None) != (self.width is None),
+        ),
+    )
+    student: Location | None = None
+    """The smaller model to train, as ONNX: it begins from the weights it has."""
+    width: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Or a student of the original's structure with this share of its channels, which begins from fresh weights."""
+    training: Training
+    """How it learns. Where the data have labels, another learns from them alone, and the better one is taken."""
 
 
 class Lower(Strict):
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.precision) || self.precision == 'fp32'"
+            " || (self.target == 'openvino' && self.precision == 'bf16')"
+            " || (self.target == 'litert' && self.precision == 'int8')"
+            " || (self.target == 'tensorrt' && self.precision == 'fp16')",
+            "lower.precision is fp32, or bf16 for openvino, int8 for litert, fp16 for tensorrt",
+            lambda self: (self.target, self.precision) in _PRECISIONS or self.precision == "fp32",
+        ),
+        Rule(
+            "!has(self.calibration) || (has(self.precision) && self.precision == 'int8')",
+            "lower takes calibration with precision int8 only",
+            lambda self: self.calibration is None or self.precision == "int8",
+        ),
+    )
     target: Literal["openvino", "litert", "tensorrt"]
     """The engine to compile for."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """What it computes in, where the graph does not say it: bf16 for OpenVINO, int8 for LiteRT, fp16 for TensorRT."""
+    calibration: Location | None = None
+    """Samples that LiteRT's integers measure activations on; without them only weights become integers."""
+
+
+class Search(Strict):
+    budget: Duration = "10m"
+    """No further variant is begun after this time."""
+    calibration: Location | None = None
+    """Samples for static quantization; the inputs of the evaluation, without their labels, when left out."""
+    training: Training | None = None
+    """Samples to learn from; without them no net is changed that would have to learn again."""
 
 
 class Variant(Strict):
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.search) || (!has(self.source) && !(has(self.passes) && self.passes.size() > 0))",
+            "a variant with search finds its passes itself: leave out passes and source",
+            lambda self: self.search is None or (self.source is None and not self.passes),
+        ),
+        Rule(
+            "!has(self.passes) || self.passes.filter(one, has(one.lower)).size()"
+            " <= (self.passes.size() > 0 && has(self.passes[self.passes.size() - 1].lower) ? 1 : 0)",
+            "nothing can be done to what is lowered to an engine: put lower last",
+            lambda self: all(one.lower is None for one in self.passes[:-1]),
+        ),
+    )
     name: Name
     """Name of this form of the model, such as `fp32` or `int8`."""
     source: Location | None = None
     """An artifact that exists already; the Model's own source when left out."""
     passes: Annotated[tuple[Pass, ...], Field(max_length=16)] = ()
     """Steps that make this variant out of the source, in order."""
+    search: Search | None = None
+    """Find passes that pay: several variants may come of it, each named after this one."""
 
 
 class WorstSlice(Strict):
@@ -97,13 +199,20 @@ class WorstSlice(Strict):
 
 class Evaluation(Strict):
     dataset: Location
-    """Held-out samples: an .npz with `x` and `y`."""
-    metric: Literal["accuracy"] = "accuracy"
-    """What is measured on them."""
-    max_drop: Fraction = 0.01
+    """Held-out samples: an .npz, Parquet or Arrow file with `x` and what the metric compares with (`y`, or `boxes` and
+    `keypoints`), a folder of Parquet and Arrow files, or a folder of images with a `labels.csv` (`file,label`).
+    """
+    metric: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = "accuracy"
+    """What is measured on them: accuracy, top-K, exact-match, f1, auroc, log-loss, rmse, mae, ap-oks (poses),
+    ap-iou (boxes), mean-iou (segmentation), or a metric that a distribution offers as an entry point of
+    `penstock.metrics`.
+    """
+    max_drop: Annotated[float, Field(ge=0)] = 0.01
     """Greatest loss against the source that a variant may have: a bound on the one-sided confidence interval, not
     on the point estimate.
     """
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of that interval. A variant that is worse than allowed passes at most once in 1 / (1 - confidence) times."""
     worst_slice: WorstSlice | None = None
     """A bound on every slice of the data, for losses that an average hides."""
 
@@ -116,10 +225,12 @@ class LatencyTarget(Strict):
 
 
 class Objective(Strict):
-    minimize: Literal["cost", "latency"] = "cost"
-    """What decides between variants that pass the gate."""
+    minimize: Literal["cost", "latency", "size"] = "cost"
+    """What decides between variants that pass the gate: time of the processor for a sample at the best batch size, or
+    for a sample alone, or the size of the artifact.
+    """
     latency: LatencyTarget | None = None
-    """A variant that misses this is not chosen."""
+    """A variant of which one call takes longer, at every batch size, is not chosen while another one meets this."""
 
 
 class Scaling(Strict):
@@ -139,35 +250,104 @@ class Scaling(Strict):
 
 
 class RolloutStep(Strict):
-    weight: Annotated[int, Field(ge=1, le=100)]
-    """Share of the traffic, in percent, that the new revision gets in this step."""
+    weight: Annotated[float, Field(gt=0, le=100)]
+    """Share of the traffic, in percent to two decimals, that the new revision gets in this step; at least 0.01."""
     for_: Annotated[Duration, Field(alias="for")] = "0s"
-    """Shortest time to stay in this step."""
+    """How long the router must have reported this share before the next step."""
+
+
+class TimeWindow(Strict):
+    days: Annotated[tuple[Day, ...], Field(max_length=7)] = ()
+    """Days on which it begins; none: every day."""
+    from_: Annotated[ClockTime, Field(alias="from")] = "00:00"
+    """When it begins, by the clock of `timezone`; in quotes, since YAML has its own idea of 10:00."""
+    to: ClockTime = "24:00"
+    """When it ends; where that is not later than `from`, on the next day."""
+    timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$", max_length=64)] = "UTC"
+    """Name in the time zone database, such as `Europe/Berlin`."""
 
 
 class MaxLatencyIncrease(Strict):
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 99
-    """Which percentile of the latency is compared."""
-    ratio: Annotated[float, Field(gt=1)]
-    """Greatest allowed ratio of the new revision's latency to the old one's."""
+    percentile: Annotated[float, Field(ge=1, le=99.9)] = 99
+    """Percentile at which a revision must be shown not to be slower than allowed, before it is promoted."""
+    ratio: Annotated[float, Field(ge=1.2, le=100)] = 1.3
+    """Latency of the new revision over the stable one's that is not tolerated. Compared in steps of 12 %: what counts
+    is the next lower step.
+    """
+
+
+class Agreement(Strict):
+    """Another revision answers some requests as well, and its answers are compared with those that clients got: by
+    the class on top where the contract has labels, by what is found where it says detections, else by the numbers.
+    """
+
+    percent: Annotated[float, Field(ge=0.01, le=100)] = 10
+    """Share of the stable revision's requests that are mirrored, from when the new one is ready."""
+    max_disagreement: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
+    """Share of different answers that is allowed. A revision with no more of them is rolled back for it with the
+    probability alpha at most, one with more is promoted with the probability beta at most.
+    """
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far numbers may be apart, as a share of the greatest one of the answer; left out: by their datatype, 0.001
+    for FP32. Where the contract has labels or detections it says nothing.
+    """
 
 
 class Analysis(Strict):
+    """A sequential test, looked at all the time. It promises two things. A revision that is no worse than the stable
+    one is found worse with a probability of at most alpha, however long it takes. One that is worse by what is not
+    tolerated is found good enough with a probability of at most beta. One in between may meet either fate. Where the
+    evidence says neither until the deadline, onInconclusive decides.
+    """
+
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """Greatest probability of rolling back a revision that is no worse than the stable one."""
-    max_error_rate_increase: Fraction = 0.01
-    """Greatest allowed increase of the share of failed requests."""
+    """Greatest probability that the evidence rolls back a revision that is no worse than the stable one."""
+    beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Greatest probability that the evidence promotes a revision that is worse by maxErrorRateIncrease or
+    maxLatencyIncrease.
+    """
+    max_error_rate_increase: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Increase of the share of failed requests that is not tolerated: with 0.01, a revision that fails 1.1 % of them
+    where the stable one fails 0.1 %. The smaller, the more requests a promotion takes: 300 of the new revision with
+    0.01 where none fails, 3,000 with 0.001.
+    """
     max_latency_increase: MaxLatencyIncrease | None = None
-    """Greatest allowed increase of the latency."""
+    """Increase of the latency that is not tolerated; left out, latency is not judged. A revision that may be slower by
+    design is better left unjudged: one that is slower at all may be rolled back.
+    """
+    agreement: Agreement | None = None
+    """Ask for equal answers, too, before any client gets one of the new revision; left out: answers are not judged."""
+    deadline: Duration = "1h"
+    """How long, after all steps have had their time, evidence is waited for. After that the rollout is inconclusive."""
+    on_inconclusive: Literal["rollBack", "promote", "pause"] = "rollBack"
+    """What becomes of a revision that could be shown neither to be good enough nor to be worse, mostly for want of
+    requests.
+    """
 
 
 class Rollout(Strict):
     """Nothing moves faster than this."""
 
     steps: Annotated[tuple[RolloutStep, ...], Field(max_length=32)] = ()
-    """Steps by which traffic moves to a new revision; none: all at once, when the new revision is ready."""
+    """Steps by which traffic moves to a new revision; none: all at once, when the new revision is ready, and with an
+    analysis one step of 10 %.
+    """
     analysis: Analysis | None = None
     """The test a new revision must stand while traffic moves; failing it moves all traffic back."""
+    paused: bool = False
+    """Stay in the present step. A revision that fails is rolled back all the same."""
+    windows: Annotated[tuple[TimeWindow, ...], Field(max_length=16)] = ()
+    """When steps may begin; none: at any time. What was begun goes on, and is rolled back at any time."""
+    max_surge: IntOrPercent = "100%"
+    """How many replicas there may be beyond `replicas` while traffic moves; a percentage is rounded up."""
+    max_unavailable: IntOrPercent = 0
+    """How many ready replicas there may be less than `replicas`; a percentage is rounded down. Where both come to 0,
+    one may.
+    """
+    assignment: Assignment | None = None
+    """Sticky by a header or cookie; without it each request is assigned by itself."""
+    deadline: Duration = "10m"
+    """A new revision of which not all wanted replicas were ready for this long is rolled back."""
 
 
 class ModelSpec(Strict):
@@ -190,7 +370,9 @@ class ModelSpec(Strict):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = (Variant(name="default"),)
-    """Forms of the model that may serve; the first one that can be served is chosen until they are measured."""
+    """Forms of the model that may serve. What has passes must prove itself by the evaluation first; until then the
+    first one without any serves.
+    """
     evaluation: Evaluation | None = None
     """The gate: what a variant must prove before it may serve."""
     objective: Objective | None = None
@@ -236,11 +418,7 @@ class Model(APIObject):
         """Fields of the spec that are stored but not acted on yet, as paths."""
         spec = self.spec
         fields: dict[str, Any] = {
-            "spec.evaluation": spec.evaluation,
-            "spec.objective": spec.objective,
             "spec.scaling": spec.scaling,
-            "spec.rollout": spec.rollout,
             "spec.resources.accelerator": spec.resources.accelerator,
         }
-        passes = [f"spec.variants[{v.name}].passes" for v in spec.variants if v.passes]
-        return tuple([path for path, value in fields.items() if value is not None] + passes)
+        return tuple(path for path, value in fields.items() if value is not None)

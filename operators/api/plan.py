@@ -10,9 +10,10 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
+from operators.api.endpoint import Assignment
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
-from operators.api.status import EndpointStatus, ModelStatus
+from operators.api.status import BuildReport, EndpointStatus, ModelStatus, Otherwise
 
 FULL_WEIGHT = 10_000
 """All of a route's traffic; one unit is 0.01 %."""
@@ -55,6 +56,34 @@ class FetchObserved:
 
 
 @dataclasses.dataclass(frozen=True)
+class Build:
+    """Variants to be made, measured and judged together."""
+
+    name: str
+    """A hash of the document: the same build is never made twice."""
+    document: str = dataclasses.field(compare=False)
+    """What the builder is asked, as JSON (``serving.variants.recipe``)."""
+
+
+class BuildState(enum.StrEnum):
+    RUNNING = "Running"
+    DONE = "Done"
+    REFUSED = "Refused"
+    """Source or data cannot be used: only a change of spec or data can help."""
+    UNAVAILABLE = "Unavailable"
+    """Storage, memory or a toolchain was missing; it is tried again with backoff."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildObserved:
+    state: BuildState
+    message: str = ""
+    """What it is about, or why it came to nothing."""
+    report: BuildReport | None = None
+    """Of a build that is done."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Workload:
     """Replicas of one engine process serving one variant of one revision."""
 
@@ -72,6 +101,8 @@ class Workload:
     resources: Resources
     settings: str = ""
     """What the engine is told about batching and limits, as JSON (``serving.settings``); empty: nothing."""
+    otherwise: Otherwise | None = None
+    """What a replica serves whose processor is not one that the variant was proven for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +122,8 @@ class WorkloadObserved:
     """What a replica is about that is not ready although nothing is known to be wrong."""
     recovering: bool = False
     """All replicas answer, but one of them had ended and has not answered for long: it may be about to end again."""
+    otherwise: int = 0
+    """Replicas that serve ``Workload.otherwise``."""
     refused: bool = False
     """The process ended with ``Exit.REFUSED``: starting it again cannot help."""
 
@@ -106,6 +139,18 @@ class Arm:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mirror:
+    """Copies of a share of the requests of a route's other arm, and whether the answers to them agree."""
+
+    revision: str
+    """Who gets the copies: one of the route's arms, whatever its weight."""
+    weight: int
+    """Share of the other arm's requests, in 0.01 %."""
+    compare: str
+    """How answers are compared, as JSON: ``{"output": the contract's, "tolerance": 0.001}``."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Route:
     """Traffic for one Model. No arms: known, but nothing serves it (503 with ``message``)."""
 
@@ -113,6 +158,12 @@ class Route:
     name: str
     arms: tuple[Arm, ...]
     message: str = ""
+    observe: bool = False
+    """Whether the data plane is to count this Model's inference requests, and tell what it counted."""
+    mirror: Mirror | None = None
+    """For whom requests are copied; None: for nobody."""
+    assignment: Assignment | None = None
+    """What keeps a client at one arm; None: each request is drawn by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +174,36 @@ class Split:
     name: str
     shares: tuple[tuple[str, int], ...]
     """(Model name, weight); weights add up to ``FULL_WEIGHT``."""
-    sticky_header: str | None = None
+    assignment: Assignment | None = None
+    """What keeps a client at one share; None: each request is drawn by itself."""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Model of each arm by the arm's name, by which a client may ask for it, whatever its weight."""
+
+
+EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)
+"""Lower edges of the cells of one decade of latency: the preferred numbers R20 (ISO 3), to two digits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What was counted of one workload since counting began."""
+
+    answered: int = 0
+    """Requests that came to an end, well or not."""
+    failed: int = 0
+    """Of these: an HTTP status of 400 or more, a gRPC status other than 0, an error that the router itself made, or no
+    answer at all because server or client went away before.
+    """
+    latency: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """Requests answered well, by the lower edge of their cell in microseconds: ``EDGES`` times a power of ten."""
+    servers: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Answered and failed of each of its servers; what no server answered belongs to none."""
+    server_latency: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
+    """``latency`` of each of its servers; empty where they are not told apart."""
+    agreed: int = 0
+    """Mirrored requests to which it answered as the stable revision did. They are none of ``answered``."""
+    disagreed: int = 0
+    """Mirrored requests to which it did not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +215,14 @@ class RouteObserved:
     """Requests under way, by workload; a workload missing here has none and gets none."""
     told_by: str = ""
     """Whose word this is, where it is not the data plane's own."""
+    counts: Mapping[str, Mapping[str, Counts]] = dataclasses.field(default_factory=dict)
+    """By source, which is one process of a router, and by workload. A source's counters begin at zero with it and only
+    grow; what is missing here is not known, and never zero. Of Models alone whose route asks for it (``observe``).
+    """
+    read_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """When each source's counters were read, in seconds by a clock of its own: one whose time has not moved on since
+    has said nothing new.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +240,26 @@ class Observation:
     """What cannot keep a client at one arm of a route; empty where it can be done."""
     look_again_s: float | None = None
     """When more will be seen without any change."""
+    builds: Mapping[Build, BuildObserved] = dataclasses.field(default_factory=dict)
+    cannot_build: str = ""
+    """Why no variants are made here; empty where they are."""
+    cannot_mirror: str = ""
+    """Why no requests are mirrored here; empty where they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A decision, told once to whoever reads about the object."""
+
+    name: str
+    """Unique in its namespace: what has the same name is the same, and not told again."""
+    action: str
+    """What it is about, in one word."""
+    reason: str
+    """What became of it, in one word."""
+    note: str
+    """The same in a sentence."""
+    is_warning: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +268,7 @@ class Plan:
 
     fetches: frozenset[Fetch] = frozenset()
     """Artifacts that must be at hand, those kept to go back to included; others may be deleted."""
+    builds: tuple[Build, ...] = ()
     workloads: tuple[Workload, ...] = ()
     route: Route | Split | None = None
     status: ModelStatus | EndpointStatus | None = None
@@ -168,3 +277,5 @@ class Plan:
     """When to plan again even if nothing is seen to change."""
     reason: str = ""
     """What this plan changes and why, in one sentence; for the reconcile's log line."""
+    events: tuple[Event, ...] = ()
+    """What this plan decides that people should hear of where they read about the object."""

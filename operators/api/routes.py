@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field, StringConstraints, TypeAdapter
 
+from operators.api import counted
 from operators.api.base import GROUP, Name, Seen
+from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
 from operators.api.plan import FULL_WEIGHT, Arm, Route, RouteObserved, Split
 
@@ -38,6 +40,7 @@ ROUTER_LABELS = {"app.kubernetes.io/name": "penstock", "app.kubernetes.io/compon
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
 Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]+$", max_length=256)]
+Cookie = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=256)]
 Weight = Annotated[int, Field(ge=0, le=FULL_WEIGHT)]
 
 
@@ -48,14 +51,22 @@ class _Arm(Seen):
     weight: Weight
 
 
+class _Assignment(Seen):
+    header: Header | None = None
+    cookie: Cookie | None = None
+
+
 class _Route(Seen):
     arms: Annotated[tuple[_Arm, ...], Field(max_length=2)]
     message: str = ""
+    observe: bool = False
+    assignment: _Assignment | None = None
 
 
 class _Split(Seen):
     shares: tuple[tuple[Name, Weight], ...]
-    sticky_header: Header | None = None
+    assignment: _Assignment | None = None
+    names: dict[Name, Name] = {}
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -68,9 +79,11 @@ def route_data(route: Route | Split) -> dict[str, str]:
             {"workload": a.workload, "revision": a.revision, "variant": a.variant, "weight": a.weight}
             for a in route.arms
         ]
-        body: Object = {"arms": arms, "message": route.message}
+        body: Object = {"arms": arms, "message": route.message} | ({"observe": True} if route.observe else {})
     else:
-        body = {"shares": [list(share) for share in route.shares], "stickyHeader": route.sticky_header}
+        body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
+    if route.assignment is not None:
+        body["assignment"] = route.assignment.to_dict()
     return {ROUTE_KEY: json.dumps(body, sort_keys=True)}
 
 
@@ -96,10 +109,10 @@ def route(config_map: Object) -> Route | Split:
     try:
         if kind is Split:
             split = _Split.model_validate_json(text)
-            return Split(namespace, name, split.shares, split.sticky_header)
+            return Split(namespace, name, split.shares, _assignment(split.assignment), split.names)
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
-        return Route(namespace, name, arms, found.message)
+        return Route(namespace, name, arms, found.message, found.observe, assignment=_assignment(found.assignment))
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or ROUTE_KEY}: {e['msg']}" for e in error.errors())
         raise InvalidObject(
@@ -111,7 +124,8 @@ def report(namespace: str, pod: str, pod_uid: str, seen: Mapping[tuple[str, str]
     """The ConfigMap in which the router in ``pod`` tells what it does with the Models (namespace, name) it knows.
 
     It names workloads that get no new requests and still have some, never how many: a steady state is not to be
-    written. One Model takes about 100 bytes of the 1 MiB that a ConfigMap holds.
+    written. One Model takes about 100 bytes of the 1 MiB that a ConfigMap holds; one that is counted, and so has no
+    steady state, about 1 KiB more for each arm.
     """
     return {
         "apiVersion": "v1",
@@ -133,9 +147,10 @@ def reported(report: Object, namespace: str, name: str) -> RouteObserved | None:
         found = json.loads((report.get("data") or {})[_key(namespace, name)])
         arms = tuple(Arm(str(w), str(r), str(v), int(weight)) for w, r, v, weight in found["arms"])
         in_flight = {arm.workload: 0 for arm in arms if arm.weight} | {str(w): 1 for w in found.get("busy", [])}
+        counts, read_s = counted.read(found.get("counts", {}), report["metadata"]["name"])
     except (LookupError, ValueError, TypeError):
         return None
-    return RouteObserved(arms, in_flight)
+    return RouteObserved(arms, in_flight, counts=counts, read_s=read_s)
 
 
 def changed(before: Object | None, after: Object | None) -> Iterable[tuple[str, str]]:
@@ -171,6 +186,8 @@ def together(seen: Sequence[RouteObserved | None]) -> RouteObserved | None:
             for _, a in sorted(arms.items())
         ),
         in_flight,
+        counts={source: counts for of in known for source, counts in of.counts.items()},
+        read_s={source: read_s for of in known for source, read_s in of.read_s.items()},
     )
 
 
@@ -178,7 +195,16 @@ def _told(seen: RouteObserved) -> str:
     arms = [[arm.workload, arm.revision, arm.variant, arm.weight] for arm in seen.arms]
     # One that is named at all has requests under way, or may be sent one on a client's old connection.
     busy = sorted(seen.in_flight.keys() - {arm.workload for arm in seen.arms if arm.weight})
-    return json.dumps({"arms": arms} | ({"busy": busy} if busy else {}), separators=(",", ":"))
+    counts = counted.told(seen)
+    told = {"arms": arms} | ({"busy": busy} if busy else {}) | ({"counts": counts} if counts else {})
+    return json.dumps(told, separators=(",", ":"))
+
+
+def _assignment(found: _Assignment | None) -> Assignment | None:
+    """None also where a later version of the operator goes by something that is not known here."""
+    if found is None or not (found.header or found.cookie):
+        return None
+    return Assignment(header=found.header, cookie=found.cookie)
 
 
 def _key(namespace: str, name: str) -> str:

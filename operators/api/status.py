@@ -10,6 +10,7 @@ from pydantic import Field
 from operators.api.base import Condition, Seen
 from operators.api.contract import Contract
 from operators.api.engine import Batching, Limits
+from operators.api.evidence import Evidence
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
 
@@ -24,6 +25,19 @@ class SourceStatus(Seen):
     """The URI that was resolved."""
     digest: str
     """What was found there; every replica serves exactly these bytes."""
+
+
+class Otherwise(Seen):
+    """What a replica serves where its processor is not one that the variant was proven for."""
+
+    for_cpu: tuple[str, ...]
+    """Features, as Linux names them, of which a processor must have one to serve the variant itself."""
+    variant: str
+    """The best variant that needs none of them."""
+    uri: str
+    """Where its artifact is."""
+    digest: str
+    """Digest of its artifact."""
 
 
 class Recipe(Seen):
@@ -43,6 +57,8 @@ class Recipe(Seen):
     """How requests are computed together."""
     limits: Limits | None = None
     """What a request may take."""
+    otherwise: Otherwise | None = None
+    """What replicas serve on processors of another kind; left out where the variant is as good on all."""
 
     @property
     def settings(self) -> str:
@@ -52,17 +68,93 @@ class Recipe(Seen):
         return json.dumps(document, sort_keys=True) if document else ""
 
 
+class Quality(Seen):
+    value: float | None = None
+    """What it is worth by the metric; left out where the metric has no value on the samples."""
+    drop: float | None = None
+    """How much less than the source, on the same samples."""
+    drop_upper_bound: float | None = None
+    """The most it may be less, at the confidence of the evaluation."""
+    worst_slice: str = ""
+    """The slice of the data that may have lost most, and how much."""
+
+
 class VariantStatus(Seen):
     name: str
     """Name of the variant."""
     state: Literal["Selected", "Ready", "Preparing", "NotMade", "Refused"]
-    """Selected serves; Ready could; Preparing is being fetched; NotMade has passes nothing runs yet; Refused cannot
-    serve.
+    """Selected serves; Ready could; Preparing is being fetched or made; NotMade has passes that nothing runs here;
+    Refused cannot serve.
     """
     digest: str | None = None
     """Digest of its artifact."""
     reason: str = ""
     """Why it has this state, in one sentence."""
+    bytes: int | None = None
+    """Size of its artifact."""
+    quality: Quality | None = None
+    """What its answers are worth beside the source's."""
+    cpu_ms: dict[str, float] = Field(default_factory=dict)
+    """Processor time of a call by the number of samples in it, in milliseconds, on one thread."""
+    gain: float | None = None
+    """How many times less of what the objective counts it takes than the source."""
+
+
+class BuiltSlice(Seen):
+    name: str
+    drop_upper_bound: float | None = None
+
+
+class BuiltQuality(Seen):
+    value: float | None = None
+    drop: float | None = None
+    drop_upper_bound: float | None = None
+    worst_slice: BuiltSlice | None = None
+
+
+class BuiltVariant(Seen):
+    name: str
+    accepted: bool
+    reason: str
+    searched_by: str = ""
+    uri: str = ""
+    digest: str | None = None
+    bytes: int | None = None
+    quality: BuiltQuality | None = None
+    cpu_ms: dict[str, float] = Field(default_factory=dict)
+    gain: float | None = None
+    for_cpu: tuple[str, ...] = ()
+    """As in ``Otherwise``; empty: as good on all."""
+
+    def status(self, state: Literal["Selected", "Ready", "Preparing", "Refused"], reason: str) -> VariantStatus:
+        """What is told of it."""
+        quality = None
+        if (found := self.quality) is not None:
+            worst = ""
+            if found.worst_slice is not None and found.worst_slice.drop_upper_bound is not None:
+                worst = f"{found.worst_slice.name}: {found.worst_slice.drop_upper_bound:.4f}"
+            quality = Quality(
+                value=found.value, drop=found.drop, drop_upper_bound=found.drop_upper_bound, worst_slice=worst
+            )
+        return VariantStatus(
+            name=self.name,
+            state=state,
+            digest=self.digest,
+            reason=reason,
+            bytes=self.bytes,
+            quality=quality,
+            cpu_ms=self.cpu_ms,
+            gain=self.gain,
+        )
+
+
+class BuildReport(Seen):
+    """What a builder tells of a finished build; the part that decisions need."""
+
+    variants: tuple[BuiltVariant, ...]
+    selected: str
+    page: str = ""
+    """Where all of it is told."""
 
 
 class RevisionStatus(Seen):
@@ -72,12 +164,14 @@ class RevisionStatus(Seen):
     """Variant that serves it."""
     recipe: Recipe
     """How it is run."""
-    state: Literal["Serving", "Starting", "Draining", "Failed", "Retired"]
-    """Serving gets traffic; Starting will; Draining finishes what it began; Failed never got ready; Retired is kept
-    to go back to.
+    state: Literal["Serving", "Candidate", "Starting", "Draining", "Failed", "Retired", "RolledBack"]
+    """Serving gets traffic; Candidate gets a share of it by the steps of a rollout; Starting will; Draining finishes
+    what it began; Failed never got ready; Retired is kept to go back to; RolledBack was refused by evidence or by hand.
     """
     weight: int = 0
     """Traffic that reaches it as the router reports, in 0.01 %."""
+    replicas: int | None = None
+    """Replicas it is given while traffic moves by steps; left out: as many as the spec says, or none."""
     ready_replicas: int = 0
     """Replicas that answer."""
     restarts: int = 0
@@ -88,6 +182,62 @@ class RevisionStatus(Seen):
     """Why not all of its replicas answer, in one word, such as OutOfMemory or ImagePullFailed."""
     message: str = ""
     """The same in a sentence: which replica, its last words, what to do."""
+
+
+class Standing(Seen):
+    """An e-value and from where on it decides."""
+
+    e: float
+    """The e-value by now: 1 where nothing is shown."""
+    bound: float
+    """From here on it decides."""
+
+
+class RolloutStatus(Seen):
+    """The latest rollout by steps: how far it is, or how it ended."""
+
+    revision: str
+    """The revision that is to serve."""
+    stable: str
+    """The revision it is to replace."""
+    began: str
+    """When, RFC 3339; commands name it, so that one that was meant for an earlier rollout does nothing."""
+    state: Literal["Progressing", "Paused", "Waiting", "Promoted", "RolledBack", "Withdrawn"]
+    """Waiting stands for something else to end first; Withdrawn: the spec asks for another revision by now."""
+    step: int = 0
+    """The present step, from 0; the number of steps: all were stood, the rest of the traffic moves."""
+    steps: int = 0
+    """How many steps there are."""
+    target: int = 0
+    """Traffic that the revision is to get in this step, in 0.01 %."""
+    weight: int = 0
+    """Traffic that was asked for it, in 0.01 %."""
+    observed: int = 0
+    """Traffic that reaches it as the router reports, in 0.01 %."""
+    reached: bool = False
+    """Whether the router reports what this step is to give it."""
+    since: str
+    """Since when that is so, RFC 3339."""
+    mirrored_since: str = ""
+    """Since when requests are mirrored to it, RFC 3339; empty: not at all."""
+    message: str
+    """Why it is where it is, in one sentence."""
+    next: str = ""
+    """What comes next."""
+    next_at: str = ""
+    """When, where that is known, RFC 3339."""
+    verdict: str = ""
+    """What the analysis says by now, in one sentence with its numbers."""
+    against: Standing | None = None
+    """The evidence that it is worse than the stable revision; at the bound it is rolled back."""
+    in_favour: Standing | None = None
+    """The evidence that it is not worse than allowed; at the bound it may be promoted."""
+    detection: str = ""
+    """In which time, with this traffic, what is not tolerated is found."""
+    detection_s: float | None = None
+    """That time for errors, in seconds; left out while the traffic is not known."""
+    evidence: Evidence | None = None
+    """What the analysis remembers."""
 
 
 class ModelStatus(Seen):
@@ -101,6 +251,8 @@ class ModelStatus(Seen):
     """The revision that serves."""
     variant: str = ""
     """The variant that serves."""
+    gain: str = ""
+    """How many times less than the source it takes, where that was measured."""
     replicas: int = 0
     """Replicas that exist."""
     ready_replicas: int = 0
@@ -122,6 +274,8 @@ class ModelStatus(Seen):
         Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
     ] = ()
     """Revisions, newest first: the ones with traffic and the ones kept to go back to."""
+    rollout: RolloutStatus | None = None
+    """The latest rollout by steps."""
 
 
 class EndpointStatus(Seen):

@@ -19,6 +19,7 @@ from fsspec.callbacks import Callback
 from operators.api.errors import OperatorError, Unreachable
 from operators.cli import manifests
 from operators.cli.manifests import Manifest
+from serving import contract
 
 SCHEMES = ("s3",)
 """Stores that the pods of this version read, and this machine writes."""
@@ -90,7 +91,7 @@ def _upload(path: pathlib.Path, digest: str, store: str) -> Upload:
     found = manifests.digest(path)
     if found != digest:
         raise BadStore(f"{path} has the digest {found}, its YAML says {digest}; leave digest out, or restore the file")
-    place = f"{store}/{digest.replace(':', '-')}"
+    place = contract.stored(store, digest)
     return Upload(path, digest, f"{place}/{path.name}" if path.is_file() else place)
 
 

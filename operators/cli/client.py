@@ -53,6 +53,9 @@ class Client(Protocol):
     def apply(self, kind: Kind, data: Object) -> Object:
         """Make the object as ``data`` says; the object as it is then."""
 
+    def merge(self, kind: Kind, namespace: str, name: str, change: Object) -> Object:
+        """Change the fields of the object that ``change`` has, and remove those that are None there (RFC 7396)."""
+
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete the object, with all that was made for it."""
 
@@ -168,6 +171,9 @@ class LocalClient:
     def apply(self, kind: Kind, data: Object) -> Object:
         return self._json("PATCH", kind.path(data["metadata"].get("namespace", ""), data["metadata"]["name"]), data)
 
+    def merge(self, kind: Kind, namespace: str, name: str, change: Object) -> Object:
+        return self._json("PATCH", kind.path(namespace, name), change, kinds.MERGE)
+
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         self._json("DELETE", kind.path(namespace, name))
 
@@ -176,15 +182,17 @@ class LocalClient:
         while piece := response.read1():
             yield piece.decode(errors="replace")
 
-    def _json(self, method: str, path: str, body: Object | None = None) -> Object:
-        answer: Object = json.loads(self._request(method, path, body).read())
+    def _json(self, method: str, path: str, body: Object | None = None, how: str = kinds.APPLY) -> Object:
+        answer: Object = json.loads(self._request(method, path, body, how).read())
         return answer
 
-    def _request(self, method: str, path: str, body: Object | None = None) -> http.client.HTTPResponse:
+    def _request(
+        self, method: str, path: str, body: Object | None = None, how: str = kinds.APPLY
+    ) -> http.client.HTTPResponse:
         address = urllib.parse.urlsplit(self.running.url)
         headers = {
             "Authorization": f"Bearer {self.running.token}",
-            "Content-Type": "application/apply-patch+yaml",
+            "Content-Type": how,
         }
         try:
             connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)

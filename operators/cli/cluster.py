@@ -15,7 +15,7 @@ from kubernetes import client, config
 
 from operators.api.errors import Conflict, NotFound, OperatorError, Unreachable
 from operators.cli.client import Object, refused
-from operators.cli.kinds import Kind
+from operators.cli.kinds import APPLY, MERGE, Kind
 
 if TYPE_CHECKING:
     import httpx
@@ -86,6 +86,9 @@ class ClusterClient:
             take = f"kubectl apply --server-side --field-manager={FIELD_MANAGER} --force-conflicts -f FILE"
             raise Conflict(f"{error}\nchange them with the tool that set them, or take them over: {take}") from error
 
+    def merge(self, kind: Kind, namespace: str, name: str, change: Object) -> Object:
+        return self._call("PATCH", f"{kind.path(namespace, name)}?fieldManager={FIELD_MANAGER}", change, MERGE)
+
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         self._call("DELETE", kind.path(namespace, name))
 
@@ -104,20 +107,21 @@ class ClusterClient:
                 for piece in response.stream(4096):
                     yield piece.decode(errors="replace")
 
-    def _call(self, method: str, path: str, body: Object | None = None) -> Object:
-        response = self._request(method, path, body)
+    def _call(self, method: str, path: str, body: Object | None = None, how: str = APPLY) -> Object:
+        response = self._request(method, path, body, how)
         with _translated(self.api.configuration.host):
             data: Object = json.loads(response.data)
         return data
 
-    def _request(self, method: str, path: str, body: Object | None = None) -> Any:
-        patch = {"Content-Type": "application/apply-patch+yaml"} if method == "PATCH" else {}
+    def _request(self, method: str, path: str, body: Object | None = None, how: str = APPLY) -> Any:
+        patch = {"Content-Type": how} if method == "PATCH" else {}
         headers = {"Accept": "application/json, */*"} | patch
         request = self.api.param_serialize(
             method,
             path,
             header_params=headers,
-            body=json.dumps(body) if body else None,
+            # The client writes JSON by itself where the media type says so.
+            body=json.dumps(body) if body and how == APPLY else body,
             auth_settings=["BearerToken"],
         )
         with _translated(self.api.configuration.host):

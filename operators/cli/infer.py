@@ -1,7 +1,7 @@
 """One request as a person makes it: a picture or an array in, a readable answer out.
 
-The Model's ``contract`` says how an image becomes the input tensor and a row of scores an answer. Scores that
-are no distribution yet are taken for logits: p_i = exp(s_i - max s) / sum_j exp(s_j - max s).
+The Model's ``contract`` says how an image becomes the input tensor, and scores or detections an answer. What it means
+is ``serving.translation``'s, by which the builder proves variants, too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from operators.api.errors import NotFound, OperatorError, Unreachable
 from serving.contract import REVISION_HEADER, VARIANT_HEADER
+from serving.translation import InvalidInput, detections, pictures
+from serving.translation.scores import probabilities
 
 Array = npt.NDArray[Any]
 _DTYPES = {
@@ -53,6 +54,8 @@ class Request:
     header_length: int | None = None
     rows: int = 1
     """How many samples the file has; arrays give their first alone."""
+    placement: pictures.Placement | None = None
+    """Where the picture that the file is lies in the input."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Answer:
     outputs: list[dict[str, Any]]
     rows: int = 1
     """How many samples the file has, of which the first was sent."""
+    placement: pictures.Placement | None = None
+    """Where the picture that the file is lies in the input."""
 
 
 def model_url(given: str) -> str:
@@ -103,7 +108,7 @@ def ask(
         body, headers = _answered(client, "POST", f"{url}/infer", wanted)
         latency_ms = 1000 * (time.perf_counter() - began)
     revision, variant = headers.get(REVISION_HEADER, ""), headers.get(VARIANT_HEADER, "")
-    return Answer(model, revision, variant, latency_ms, body["outputs"], wanted.rows)
+    return Answer(model, revision, variant, latency_ms, body["outputs"], wanted.rows, wanted.placement)
 
 
 def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict[str, Any]) -> Request:
@@ -113,10 +118,10 @@ def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict
     except OSError as error:
         raise BadInput(f"--input {file}: {error.strerror}; give an image, .npy, .npz or .json file") from error
     array: Array
-    rows = 1
+    rows, placement = 1, None
     match file.suffix.lower():
         case ".png" | ".jpg" | ".jpeg":
-            array = _image(file, contract)
+            array, placement = _image(file, contract)
         case ".npy" | ".npz":
             array, rows = _numpy(file)
         case ".json":
@@ -132,26 +137,22 @@ def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict
     if len(inputs) != 1:
         names = ", ".join(tensor["name"] for tensor in inputs)
         raise BadInput(f"--input {file}: the model has {len(inputs)} inputs ({names}); give a V2 request as .json")
-    return dataclasses.replace(_binary(file, array, inputs[0]["name"], inputs[0]["datatype"]), rows=rows)
+    sent = _binary(file, array, inputs[0]["name"], inputs[0]["datatype"])
+    return dataclasses.replace(sent, rows=rows, placement=placement)
 
 
-def _image(file: pathlib.Path, contract: dict[str, Any]) -> Array:
-    wanted = (contract.get("input") or {}).get("image")
+def _image(file: pathlib.Path, contract: dict[str, Any]) -> tuple[Array, pictures.Placement]:
+    wanted = pictures.Wanted.of(contract)
     if wanted is None:
         raise BadInput(
             f"--input {file}: the Model does not say how an image becomes a tensor; "
             "set spec.contract.input.image, or give a .npy, .npz or .json file"
         )
-    height, width = wanted["size"]
     try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if wanted.get("mode") == "grey" else "RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise BadInput(f"--input {file}: cannot be read as an image: {error}") from error
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.float32) * np.float32(wanted.get("scale", 1.0))
-    return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
+        sample, placement = pictures.opened(file, wanted)
+    except InvalidInput as error:
+        raise BadInput(f"--input {file}: {error}") from error
+    return sample[None], placement
 
 
 def _numpy(file: pathlib.Path) -> tuple[Array, int]:
@@ -238,27 +239,77 @@ def scores(answer: Answer, contract: dict[str, Any]) -> list[Score]:
             f"spec.contract.output.labels has {len(labels)} names, "
             f"output {output['name']!r} {row.size} scores: make them the same number"
         )
-    probabilities = row if _is_distribution(row) else _softmax(row)
-    order = np.argsort(-probabilities, kind="stable")
-    return [Score(labels[index], float(probabilities[index])) for index in order]
+    shares = probabilities(row)
+    order = np.argsort(-shares, kind="stable")
+    return [Score(labels[index], float(shares[index])) for index in order]
 
 
-def _is_distribution(row: Array) -> bool:
-    return bool((row >= 0).all() and abs(float(row.sum()) - 1) < 1e-3)
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One finding, in points of the picture; of the input, where that was given as numbers."""
+
+    label: str
+    score: float
+    box: tuple[float, ...]
+    """Left, top, right, bottom."""
+    joints: tuple[tuple[float, ...], ...]
+    """x, y and how probably it is visible."""
 
 
-def _softmax(row: Array) -> Array:
-    exponentials = np.exp(row - row.max())
-    result: Array = exponentials / exponentials.sum()
-    return result
+def found(answer: Answer, contract: dict[str, Any]) -> list[Found] | None:
+    """What the first output says is there, the surest first; None where the contract says that it is no detector's.
+
+    Raises:
+        BadInput: the output is not what the contract says.
+    """
+    wanted = detections.Wanted.of(contract)
+    if wanted is None:
+        return None
+    output = answer.outputs[0]
+    values = np.asarray(output.get("data", ()), np.float32)
+    labels = (contract.get("output") or {}).get("labels") or ()
+    try:
+        classes = wanted.classes(tuple(output["shape"]))
+        findings = detections.findings(values.reshape(output["shape"])[0], wanted)
+    except (InvalidInput, ValueError) as error:
+        raise BadInput(f"output {output['name']!r} does not fit spec.contract.output.detections: {error}") from error
+    if labels and len(labels) != classes:
+        raise BadInput(
+            f"spec.contract.output.labels has {len(labels)} names, "
+            f"output {output['name']!r} tells {classes} classes apart: make them the same number"
+        )
+    if answer.placement is not None:
+        findings = findings.back(answer.placement)
+    return [
+        Found(
+            labels[kind] if labels else str(kind),
+            round(float(score), 4),
+            tuple(box.round(2).tolist()),
+            tuple(map(tuple, joints.round(3).tolist())),
+        )
+        for score, kind, box, joints in zip(
+            findings.scores, findings.classes, findings.boxes, findings.joints, strict=True
+        )
+    ]
 
 
-def as_text(answer: Answer, found: Sequence[Score]) -> str:
-    """The answer for a person: the best label, a bar for each of the top scores, who said so and how fast."""
+def as_text(answer: Answer, scored: Sequence[Score], there: Sequence[Found] | None = None) -> str:
+    """The answer for a person: the best label with a bar for each of the top scores, or a line for each finding; who
+    said so and how fast.
+    """
     lines = []
-    if found:
-        lines.append(f"{answer.model}: {found[0].label} ({found[0].probability:.1%})\n")
-        top = found[:_SHOWN]
+    if there is not None:
+        lines.append(f"{answer.model}: {len(there)} found\n")
+        for one in there:
+            left, top_, right, bottom = one.box
+            lines.append(f"  {one.label}  {one.score:6.1%}  {left:.0f},{top_:.0f} to {right:.0f},{bottom:.0f}")
+            if one.joints:
+                seen = (f"{x:.0f},{y:.0f}" if visible >= 0.5 else "-" for x, y, visible in one.joints)
+                lines.append(f"    {' '.join(seen)}")
+        lines.append("")
+    elif scored:
+        lines.append(f"{answer.model}: {scored[0].label} ({scored[0].probability:.1%})\n")
+        top = scored[:_SHOWN]
         width = max(len(score.label) for score in top)
         for score in top:
             bar = "█" * round(_BAR * score.probability)
@@ -276,13 +327,17 @@ def _first(data: Any) -> str:
     return text if len(text) <= 200 else text[:200] + " …"
 
 
-def as_data(answer: Answer, found: Sequence[Score]) -> dict[str, Any]:
-    """The answer for a program."""
-    return {
+def as_data(answer: Answer, scored: Sequence[Score], there: Sequence[Found] | None = None) -> dict[str, Any]:
+    """The answer for a program; of a detector without the values of its output, which are hundreds of thousands."""
+    told = {
         "model": answer.model,
         "revision": answer.revision,
         "variant": answer.variant,
         "latencyMs": round(answer.latency_ms, 3),
-        "scores": [dataclasses.asdict(score) for score in found],
+        "scores": [dataclasses.asdict(score) for score in scored],
         "outputs": answer.outputs,
     }
+    if there is None:
+        return told
+    outputs = [{key: value for key, value in output.items() if key != "data"} for output in answer.outputs]
+    return told | {"detections": [dataclasses.asdict(one) for one in there], "outputs": outputs}

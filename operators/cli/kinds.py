@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 
 PREFIX = "/apis/penstock.dev/v1alpha1"
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+"""Media types of the two kinds of PATCH."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,10 @@ def _add(api: fastapi.FastAPI, store: SqliteStore, kind: kinds.Kind) -> None:
 
     async def patch(request: fastapi.Request) -> fastapi.Response:
         key = _key(kind, request)
-        wanted = parse(_json(await request.body()))
+        body = _json(await request.body())
+        if request.headers.get("content-type", "").partition(";")[0] == kinds.MERGE:
+            body = _merged(_wire(await _found(store, key)), body)
+        wanted = parse(body)
         in_body = Key(wanted.kind, key.namespace and wanted.metadata.namespace, wanted.metadata.name)
         if in_body != key:
             raise InvalidObject(f"the path names {key}, the object is {in_body}: make them the same")
@@ -119,6 +122,19 @@ def _json(body: bytes) -> object:
         return json.loads(body)
     except ValueError as error:
         raise InvalidObject(f"the body is not JSON: {error}") from error
+
+
+def _merged(value: object, change: object) -> object:
+    """``value`` with a merge patch (RFC 7396)."""
+    if not isinstance(change, dict):
+        return change
+    merged = dict(value) if isinstance(value, dict) else {}
+    for key, new in change.items():
+        if new is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), new)
+    return merged
 
 
 def _wire(object_: APIObject) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from operators.api.errors import OperatorError
-from operators.cli import datadir, verbs
+from operators.cli import datadir, rollouts, verbs
 
 app = typer.Typer(
     help="Serve models: one YAML, from model to answers, on a laptop or in a cluster.",
@@ -68,6 +68,7 @@ def down(data_dir: verbs.DataDir = None) -> None:
 
 
 verbs.add_to(app)
+app.add_typer(rollouts.app, name="rollout")
 
 
 @app.command(context_settings=_PASSED_ON)
@@ -80,6 +81,27 @@ def serve(ctx: typer.Context) -> None:
 def fetch(ctx: typer.Context) -> None:
     """Fetch an artifact by its URI and digest: fetch --uri URI --to DIR."""
     _serving("fetch", ctx.args)
+
+
+@app.command()
+def build(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML file with a Model, or - for standard input.")],
+    name: Annotated[str | None, typer.Option(help="Which Model, where the file has several.")] = None,
+    store: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Folder that keeps what was made; what is there is not made again.", show_default=verbs.DATA_DIR
+        ),
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="json.")] = None,
+) -> None:
+    """Make a Model's variants here, measure them, and say which may serve and why; without any server."""
+    from operators.cli import build as building
+
+    if output not in (None, "json"):
+        raise typer.BadParameter(f"--output {output}: give json, or leave it out for a table")
+    folder = store.absolute() if store else datadir.default(os.environ) / "builds"
+    building.main(file, name, folder, as_json=output == "json")
 
 
 @app.command()
@@ -136,6 +158,18 @@ def operator(
         str | None,
         typer.Option(help="Where pods find their node's cache of artifacts, http://HOST:PORT.", show_default="none"),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Artifact store that builds of variants publish to, s3://BUCKET/PREFIX.",
+            envvar="PENSTOCK_STORE",
+            show_default="none, and nothing is built",
+        ),
+    ] = "",
+    builder_image: Annotated[str, typer.Option(help="Image of the builder.")] = "penstock-builder:latest",
+    builder: Annotated[
+        str, typer.Option(help="What builders' pods get, as JSON: resources, deadlineSeconds, nodeSelector, …")
+    ] = "{}",
     health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
     health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
 ) -> None:
@@ -154,6 +188,9 @@ def operator(
         network_policies,
         tuple(allow_namespace or ()),
         cache_url,
+        store,
+        builder_image,
+        cluster_operator.builder(builder),
         health_host,
         health_port,
     )

@@ -86,8 +86,12 @@ def _documents(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], str, path
         for name, file in _files(given):
             try:
                 text = sys.stdin.read() if file is None else file.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise BadManifest(f"{name}: cannot be read: {_words(error)}") from error
+            except OSError as error:
+                raise BadManifest(f"{name}: cannot be read: {error.strerror or error}") from error
+            except UnicodeDecodeError as error:
+                raise BadManifest(
+                    f"{name}: is no text; give a YAML of a Model, which names such a file in spec.source.uri"
+                ) from error
             folder = pathlib.Path.cwd() if file is None else file.absolute().parent
             for data, where in _parsed(text, name):
                 empty = False
@@ -145,7 +149,7 @@ def _manifest(data: dict[str, Any], where: str, folder: pathlib.Path, namespace:
     completed = dict(data)
     try:
         if "spec" in data:
-            completed["spec"] = _completed(data["spec"], "spec", folder)
+            completed["spec"] = _completed(_spelled_out(data["spec"]), "spec", folder)
         kind = kinds.find(str(data.get("kind")))
         if kind is not None and kind.namespaced and isinstance(metadata, dict):
             completed["metadata"] = {"namespace": namespace} | metadata
@@ -158,6 +162,13 @@ def _manifest(data: dict[str, Any], where: str, folder: pathlib.Path, namespace:
         raise BadManifest(f"{where}: {error}") from error
     known, meta = kinds.of(parsed.kind), parsed.metadata
     return Manifest(known, meta.namespace if known.namespaced else "", meta.name, completed)
+
+
+def _spelled_out(spec: Any) -> Any:
+    """``variants: auto`` is short for the source and a search."""
+    if isinstance(spec, dict) and spec.get("variants") == "auto":
+        return spec | {"variants": [{"name": "source"}, {"name": "auto", "search": {}}]}
+    return spec
 
 
 def _completed(value: Any, field: str, folder: pathlib.Path) -> Any:

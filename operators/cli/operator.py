@@ -16,10 +16,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
+import pydantic
+
 from operators.actuators.kubernetes import observing
 from operators.actuators.kubernetes.actuator import KubernetesActuator
-from operators.actuators.kubernetes.gateway import Gateway
+from operators.actuators.kubernetes.build_jobs import BUILT_FOR_LABEL
+from operators.actuators.kubernetes.building import Building
+from operators.actuators.kubernetes.events import Events
+from operators.actuators.kubernetes.gateway import Gateway, models_behind
 from operators.actuators.kubernetes.isolation import Isolation
+from operators.actuators.kubernetes.progress import Progresses
 from operators.actuators.kubernetes.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -27,6 +33,7 @@ from operators.actuators.kubernetes.resources import (
     GATEWAYS,
     GRPC_ROUTES,
     HTTP_ROUTES,
+    JOBS,
     MODELS,
     NETWORK_POLICIES,
     PODS,
@@ -36,6 +43,7 @@ from operators.actuators.kubernetes.resources import (
     Routers,
 )
 from operators.api import routes
+from operators.api.builder import Builder
 from operators.api.errors import OperatorError
 from operators.api.plan import Key
 from operators.cli import client
@@ -86,11 +94,30 @@ class Settings:
     """Whose pods may reach model pods, beside the router's."""
     cache_url: str | None = None
     """Where pods find their node's cache of artifacts; None: there is none."""
+    store: str = ""
+    """Artifact store that builds publish to; empty: nothing is built."""
+    builder_image: str = "penstock-builder:latest"
+    builder: Builder = dataclasses.field(default_factory=Builder)
     health_host: str = "0.0.0.0"
     health_port: int = 8081
     workers: int = 4
     qps: float = 50
     burst: int = 100
+
+
+def builder(text: str) -> Builder:
+    """What ``--builder`` says.
+
+    Raises:
+        OperatorError: it is not understood.
+    """
+    try:
+        return Builder.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        known = ", ".join(field.alias or name for name, field in Builder.model_fields.items())
+        raise OperatorError(f"--builder {text}: {where}: {first['msg']}; known: {known}") from error
 
 
 def run(settings: Settings) -> int:
@@ -138,7 +165,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
 
         mine = f"{selector(routes.MANAGED_BY)},!{routes.REPORT_LABEL}"
         objects = {r.kind: cache(r) for r in (MODELS, ENDPOINTS, SERVING_RUNTIMES)}
-        children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, PODS)))
+        children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, JOBS, PODS)))
         router_namespace = settings.router_namespace or settings.lease_namespace
         routers = Routers(
             cache(PODS, selector(routes.ROUTER_LABELS), router_namespace),
@@ -150,17 +177,33 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
         if settings.network_policies:
             beside = (gateway.key.namespace,) if gateway else ()  # where a Gateway's proxies may run
             allowed = (*beside, *settings.allow_namespaces)
-            isolation = Isolation(cache(NETWORK_POLICIES, mine), router_namespace, allowed)
+            policies_cache = cache(NETWORK_POLICIES, mine)
+            isolation = Isolation(policies_cache, router_namespace, settings.lease_namespace, allowed)
         policies = (isolation.policies,) if isolation else ()
         gateways = (gateway.gateways,) if gateway else ()
         caches = [*objects.values(), *children, *routers, *policies, *of_gateway, *gateways]
         store = KubernetesStore(connection, objects)
         router_url = settings.router_url or ("" if gateway else ROUTER_URL)
+        queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
+        progresses = Progresses(children.pods.list, queue.add)
+        events = Events(connection, _now)
+        building = Building(
+            connection, children, progresses, settings.builder_image, settings.store, settings.builder, events
+        )
         actuator = KubernetesActuator(
-            connection, objects, children, routers, settings.image, router_url, gateway, isolation, settings.cache_url
+            connection,
+            objects,
+            children,
+            routers,
+            settings.image,
+            building,
+            events,
+            router_url,
+            gateway,
+            isolation,
+            settings.cache_url,
         )
         reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
-        queue: Queue[Key] = Queue(Backoff(*RETRY, chance))
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
 
         async with asyncio.TaskGroup() as group:
@@ -175,6 +218,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             for each in of_gateway:
                 # The Endpoints of a Model send to where its route does.
                 each.on_change(lambda child: _tell_owner(child, changed.put_nowait))
+                each.on_change(lambda child: _tell_models(child, children, queue))
             if gateway:
                 gateway.gateways.on_change(_when_moved(gateway, objects.values(), changed))
 
@@ -183,7 +227,9 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
                     await each.wait_synced()
                 for obj in (o for kind in objects.values() for o in kind.list()):
                     changed.put_nowait(_key(obj))
-                await controller.run()
+                async with asyncio.TaskGroup() as working:
+                    working.create_task(progresses.run())
+                    working.create_task(controller.run())
 
             live = [health.works(controller), *(health.sees(each, clock) for each in caches)]
             ready = [health.synced(each) for each in caches]
@@ -247,9 +293,15 @@ def _when_moved(gateway: Gateway, caches: Iterable[Cache], changed: asyncio.Queu
 
 def _tell_owner(child: Object, tell: Callable[[Key], None]) -> None:
     labels = child["metadata"].get("labels") or {}
-    for kind, label in (("Model", routes.MODEL_LABEL), ("Endpoint", routes.ENDPOINT_LABEL)):
+    owners = (("Model", routes.MODEL_LABEL), ("Model", BUILT_FOR_LABEL), ("Endpoint", routes.ENDPOINT_LABEL))
+    for kind, label in owners:
         if label in labels:
             tell(Key(kind, key_of(child).namespace, labels[label]))
+
+
+def _tell_models(route: Object, children: Children, queue: Queue[Key]) -> None:
+    for key in models_behind(route, children.services.get):
+        queue.add(key)
 
 
 def _follow_routers(routers: Routers, models: Cache, queue: Queue[Key]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import random
 import secrets
@@ -24,6 +25,7 @@ from operators.actuators.kubernetes import drift
 from operators.actuators.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES
 from operators.api import routes
 from operators.api.errors import OperatorError
+from operators.api.plan import RouteObserved
 from operators.cli import client
 from operators.router import certificate, discovery
 from operators.router.agent import Router, haproxy
@@ -46,6 +48,8 @@ RECONNECT = (0.2, 5.0)
 RETRY = (0.2, 5.0)
 """The same for a table or report that could not be brought where it should be."""
 CERTIFICATE_POLL_S = 5.0
+COUNTS_S = 5.0
+"""How often it is told what was counted, of Models whose route asks for it."""
 SILENT_S = 60
 """Without an answer of HAProxy for so long, the container is started again."""
 
@@ -167,6 +171,8 @@ class Replica:
         self._began = asyncio.get_running_loop().time()
         self._programmed = False
         self._reported = False
+        self._counted: dict[tuple[str, str], RouteObserved] = {}
+        self._counted_at = -math.inf
         self._has_certificate = settings.tls_dir is None
         self._said_certificate = ""
 
@@ -226,7 +232,9 @@ class Replica:
         await self._reports.wait_synced()
         failures = 0
         while True:
-            await told.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COUNTS_S if self._counted else None):
+                    await told.wait()
             told.clear()
             if not self._programmed or not self._router.applied:
                 continue
@@ -250,8 +258,27 @@ class Replica:
             observed = self._router.observe(namespace, name)
             if observed is not None:
                 seen[namespace, name] = observed
+        seen |= self._with_counts({model: of for model, of in seen.items() if of.counts})
         pod = self._settings
         return routes.report(pod.pod_namespace, pod.pod, pod.pod_uid, seen)
+
+    def _with_counts(self, seen: Mapping[tuple[str, str], RouteObserved]) -> Mapping[tuple[str, str], RouteObserved]:
+        """``seen`` with counts that stay the same for a while, or every report would be a reason for the next.
+
+        They change with the arms, whatever the time: what was counted under other weights must be told apart.
+        """
+        now = asyncio.get_running_loop().time()
+        due = now - self._counted_at >= COUNTS_S
+        if due:
+            self._counted_at = now
+        before, self._counted = self._counted, {}
+        for model, of in seen.items():
+            then = before.get(model)
+            same = then is not None and not due and then.arms == of.arms and then.counts.keys() == of.counts.keys()
+            if then is not None and same:
+                of = dataclasses.replace(of, counts=then.counts, read_s=then.read_s)
+            self._counted[model] = of
+        return self._counted
 
     def is_alive(self) -> str | None:
         """Complains when HAProxy has not answered for long, whatever the API server does."""

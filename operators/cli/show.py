@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from operators.api.commands import ONGOING
 from operators.cli.client import Object
 
 if TYPE_CHECKING:
@@ -40,7 +41,17 @@ def rows(kind: str, objects: Sequence[Object], now: datetime.datetime, wide: boo
         cells = line(object_, now)
         shown = [cell for cell, (_, only_wide) in zip(cells, head, strict=True) if wide or not only_wide]
         result.append(([_meta(object_).get("namespace", "")] if several else []) + shown)
-    return result
+    return _filled(result)
+
+
+_MEASURED = ("ROLLOUT", "GAIN", "SIZE", "QUALITY", "DROP", "AT MOST", "CPU MS")
+"""Columns that are there only where somebody has something in them."""
+
+
+def _filled(rows: Sequence[Row]) -> list[Row]:
+    head, *lines = rows
+    kept = [place for place, name in enumerate(head) if name not in _MEASURED or any(line[place] for line in lines)]
+    return [[row[place] for place in kept] for row in rows]
 
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -59,6 +70,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ("Created", f"{meta.get('creationTimestamp', '')} ({age(meta.get('creationTimestamp'), now)} ago)"),
         ("Generation", _generation(meta, status)),
         ("URL", status.get("url", "")),
+        ("Rollout", _rollout_told(object_)),
         *_spec_facts(object_["kind"], spec),
     ]
     width = max(len(name) for name, _ in facts) + 3
@@ -79,8 +91,8 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ),
         (
             "Variants",
-            ("NAME", "STATE", "DIGEST", "WHY"),
-            ((v["name"], v["state"], short(v.get("digest")), v.get("reason", "")) for v in status.get("variants", ())),
+            ("NAME", "STATE", "SIZE", "QUALITY", "DROP", "AT MOST", "CPU MS", "GAIN", "DIGEST", "WHY"),
+            (_variant(v) for v in status.get("variants", ())),
         ),
         (
             "Revisions",
@@ -90,7 +102,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
                     r["name"],
                     r["variant"],
                     r["state"],
-                    f"{100 * r.get('weight', 0) / _FULL_WEIGHT:g} %",
+                    percent(r.get("weight", 0)),
                     str(r.get("readyReplicas", 0)),
                     str(r.get("restarts", "")),
                     age(r["since"], now),
@@ -103,8 +115,23 @@ def describe(object_: Object, now: datetime.datetime) -> str:
     ]
     for title, head, lines in sections:
         if body := list(lines):
-            text += f"{title}:\n" + "".join(f"  {line}\n" for line in table([head, *body]).splitlines())
+            text += f"{title}:\n" + "".join(f"  {line}\n" for line in table(_filled([head, *body])).splitlines())
     return text
+
+
+def _variant(told: Object) -> Row:
+    """A variant's line: what it is worth and what it takes, where that was measured."""
+    quality, cpu_ms, gain = told.get("quality") or {}, told.get("cpuMs") or {}, told.get("gain")
+    return (
+        told["name"],
+        told["state"],
+        f"{told['bytes'] / 1024:.0f} KiB" if told.get("bytes") else "",
+        *(f"{quality[key]:.4f}" if key in quality else "" for key in ("value", "drop", "dropUpperBound")),
+        f"{next(iter(cpu_ms.values())):.3g}" if cpu_ms else "",
+        f"{gain:.1f}x" if gain else "",
+        short(told.get("digest")),
+        told.get("reason", ""),
+    )
 
 
 def condition(object_: Object, type_: str) -> Object:
@@ -161,7 +188,35 @@ def _spec_facts(kind: str, spec: Object) -> list[tuple[str, str]]:
             ("Local", " ".join(local)),
         ]
     assignment = spec.get("assignment") or {}
-    return [("Assignment", f"by header {assignment['header']}" if assignment else "per request")]
+    by = " and ".join(f"{what} {assignment[what]}" for what in ("header", "cookie") if what in assignment)
+    return [("Assignment", f"by {by}" if by else "per request")]
+
+
+def percent(weight: int) -> str:
+    """A weight in 0.01 % as people say it: 12.5 %."""
+    return f"{100 * weight / _FULL_WEIGHT:g} %"
+
+
+def _rollout(status: Object) -> str:
+    """A rollout that is not over, or came to nothing, in a few words."""
+    rollout: Object = status.get("rollout") or {}
+    if rollout.get("state") in ONGOING:
+        word = "" if rollout["state"] == "Progressing" else f", {rollout['state'].lower()}"
+        step = min(rollout.get("step", 0) + 1, rollout.get("steps", 0))
+        return f"{percent(rollout.get('observed', 0))} ({step}/{rollout.get('steps', 0)}{word})"
+    is_refused = any(r["state"] == "RolledBack" for r in status.get("revisions", ()))
+    return "rolled back" if is_refused else ""
+
+
+def _rollout_told(object_: Object) -> str:
+    """The same as a sentence."""
+    status = object_.get("status", {})
+    rollout: Object = status.get("rollout") or {}
+    if not _rollout(status):
+        return ""
+    following = f"; next: {rollout['next']}" if rollout.get("next") else ""
+    at = f" at {rollout['nextAt']}" if rollout.get("nextAt") else ""
+    return f"{rollout.get('message', '')}{following}{at}"
 
 
 def _age(object_: Object, now: datetime.datetime) -> str:
@@ -176,7 +231,9 @@ def _model(object_: Object, now: datetime.datetime) -> Row:
         _meta(object_)["name"],
         ready.get("status", "Unknown"),
         status.get("variant", ""),
+        status.get("gain", ""),
         status.get("revision", ""),
+        _rollout(status),
         f"{status.get('readyReplicas', 0)}/{wanted}",
         status.get("url", ""),
         _age(object_, now),
@@ -216,7 +273,9 @@ _KINDS: dict[str, tuple[_Columns, Callable[[Object, datetime.datetime], Row]]] =
             ("NAME", False),
             ("READY", False),
             ("VARIANT", False),
+            ("GAIN", False),
             ("REVISION", False),
+            ("ROLLOUT", False),
             ("REPLICAS", False),
             ("URL", False),
             ("AGE", False),

@@ -116,7 +116,7 @@ def delete(
     if bool(named) == bool(file):
         raise typer.BadParameter("give either KIND and NAME, or -f FILE")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    meant = [(which, *_split(name, client)) for which, name in named]
+    meant = [(which, *split(name, client)) for which, name in named]
     if not meant:
         meant = manifests.names(_given(file), client.namespace or "default")
     failed = False
@@ -209,7 +209,7 @@ def logs(
     if served["kind"] == "Endpoint":
         models = ", ".join(dict.fromkeys(arm["model"] for arm in served["spec"]["arms"]))
         raise OperatorError(f"endpoint {name} has no logs; read those of its models with `penstock logs`: {models}")
-    for piece in client.logs(*_split(name, client), follow):
+    for piece in client.logs(*split(name, client), follow):
         print(piece, end="", flush=True)
 
 
@@ -222,6 +222,9 @@ def infer(
         str | None, typer.Option(help="URL of the model, up to /v2/models/NAME, when not the one of its status.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001, max=86400)] = 30.0,
+    draw: Annotated[
+        pathlib.Path | None, typer.Option(help="Write the image there, with what a detector found drawn on it.")
+    ] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
@@ -245,11 +248,18 @@ def infer(
     answer = inference.ask(address, asked["metadata"]["name"], contract, file, timeout, way)
     if answer.rows > 1:
         print(f"first of {answer.rows} rows; give a nested list as .json to send several", file=sys.stderr)
-    found = inference.scores(answer, contract)
+    there = inference.found(answer, contract)
+    scored = inference.scores(answer, contract) if there is None else []
+    if draw is not None:
+        from operators.cli import drawing
+
+        if there is None:
+            raise OperatorError(f"--draw {draw}: the Model finds nothing to draw; set spec.contract.output.detections")
+        drawing.draw(file, there, draw)
     if output == "json":
-        print(show.as_json(inference.as_data(answer, found)))
+        print(show.as_json(inference.as_data(answer, scored, there)))
     else:
-        print(inference.as_text(answer, found), end="")
+        print(inference.as_text(answer, scored, there), end="")
 
 
 def _uploaded(manifest: Manifest, store: Callable[[], str | None], dry_run: bool) -> Manifest:
@@ -291,7 +301,7 @@ def _print_stored(folder: pathlib.Path, name: str, follow: bool) -> bool:
 
 def _get(client: Client, kind: kinds.Kind, name: str) -> Object:
     try:
-        return client.get(kind, *_split(name, client))
+        return client.get(kind, *split(name, client))
     except NotFound:
         from operators.planning import runtimes
 
@@ -302,7 +312,7 @@ def _get(client: Client, kind: kinds.Kind, name: str) -> Object:
 
 def _served(client: Client, name: str) -> Object:
     """The Model of this name, else the Endpoint."""
-    namespace, bare = _split(name, client)
+    namespace, bare = split(name, client)
     for kind in ("Model", "Endpoint"):
         with contextlib.suppress(NotFound):
             return client.get(kinds.of(kind), namespace, bare) | {"kind": kind}
@@ -348,7 +358,8 @@ def _named(words: list[str]) -> list[tuple[kinds.Kind, str]]:
     return [(_kind(kind), name) for kind, _, name in (word.partition("/") for word in words)]
 
 
-def _split(name: str, client: Client) -> tuple[str, str]:
+def split(name: str, client: Client) -> tuple[str, str]:
+    """Namespace and name in NAME or NAMESPACE/NAME."""
     namespace, _, bare = name.rpartition("/")
     return namespace or client.namespace or "default", bare
 

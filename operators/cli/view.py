@@ -19,13 +19,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from operators.api.commands import ONGOING
 from operators.api.plan import Key
 from operators.cli import datadir, show
 from operators.cli.client import Object
 
 _EVENTS = 8
 _GAP = 3
-_DROPPED_FIRST = ("URL", "AGE", "REPLICAS", "REVISION", "VARIANT", "ARMS")
+_DROPPED_FIRST = ("URL", "AGE", "REPLICAS", "REVISION", "GAIN", "VARIANT", "ARMS")
 """Columns that a narrow terminal goes without, in this order."""
 
 
@@ -67,9 +68,23 @@ def _state(object_: Object) -> str:
     url = object_.get("status", {}).get("url", "")
     if ready["status"] == "True" and ready["reason"] == "Serving":
         revision = object_["status"].get("revision")
-        return f"Ready: {url}" + (f" (revision {revision})" if revision else "")
+        name, about = object_["metadata"]["name"], show.condition(object_, "VariantsReady").get("reason")
+        how_far = f"; variants are being made, `penstock describe model {name}` says how far"
+        serves = f"Ready: {url}" + (f" (revision {revision})" if revision else "")
+        return serves + (how_far if about == "Building" else "") + _moving(object_)
     word = "Ready" if ready["status"] == "True" else "not ready"
     return f"{word} ({ready['reason']}): {_message(object_)}"
+
+
+def _moving(object_: Object) -> str:
+    """How far a rollout by steps is; a line for each step and each time that it stops."""
+    rollout = object_["status"].get("rollout") or {}
+    if rollout.get("state") not in ONGOING:
+        return ""
+    to, step = show.percent(rollout.get("target", 0)), rollout.get("step", 0) + 1
+    where = f"step {step} of {rollout['steps']}" if step <= rollout["steps"] else "all steps are over"
+    stops = "" if rollout["state"] == "Progressing" else f", {rollout['state'].lower()}"
+    return f"; revision {rollout['revision']} is to get {to}, {where}{stops}"
 
 
 def _message(object_: Object) -> str:

@@ -6,35 +6,54 @@ import datetime
 import functools
 from collections.abc import Mapping, Sequence, Set
 
+from operators.api.commands import ONGOING
 from operators.api.endpoint import Endpoint
 from operators.api.model import Model
 from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
 from operators.api.status import EndpointStatus
-from operators.planning import revisions
 from operators.planning.conditions import Verdict, acted_on, condition
+from operators.planning.times import timestamp
 
 
 def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: datetime.datetime) -> Plan:
     """The split of traffic over an Endpoint's Models; arms that cannot answer get none, and the status says so."""
     name, generation = endpoint.metadata.name, endpoint.metadata.generation
-    make = functools.partial(
-        condition, generation=generation, before=endpoint.status.conditions, at=revisions.timestamp(now)
-    )
+    make = functools.partial(condition, generation=generation, before=endpoint.status.conditions, at=timestamp(now))
     if refusal := _refusal(endpoint, models, seen):
         conditions = (make("Ready", False, *refusal), make("Accepted", False, *refusal))
         return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions))
     serving = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
     arms = [arm for arm in endpoint.spec.arms if arm.weight]
     shares = [(arm.model, arm.weight) for arm in arms if arm.model in serving]
-    header = endpoint.spec.assignment.header if endpoint.spec.assignment else None
+    named = {arm.name: arm.model for arm in endpoint.spec.arms if arm.model in serving}
     conditions = (
         make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving, seen)),
         make("Accepted", *acted_on(f"endpoint {name}", endpoint.not_acted_on())),
     )
     return Plan(
-        route=Split(endpoint.metadata.namespace, name, _scaled(shares), header),
+        route=Split(endpoint.metadata.namespace, name, _scaled(shares), endpoint.spec.assignment, named),
         status=EndpointStatus(observed_generation=generation, conditions=conditions, url=seen.url),
     )
+
+
+def waits(model: Model, endpoints: Sequence[Endpoint], models: Sequence[Model]) -> str:
+    """Which other Model's rollout that of ``model`` waits for: arms of an Endpoint roll one at a time, the first first.
+
+    Empty where it waits for none.
+    """
+    name, own = model.metadata.name, model.status.rollout
+    mine = (own.began, name) if own is not None and own.state in ONGOING else None
+    rolling = {m.metadata.name: m.status.rollout for m in models if m.metadata.deletion_timestamp is None}
+    for endpoint in sorted(endpoints, key=lambda one: one.metadata.name):
+        arms = [arm.model for arm in endpoint.spec.arms]
+        for other in sorted(set(arms) - {name}) if name in arms else ():
+            found = rolling.get(other)
+            if found is None or found.state not in ONGOING:
+                continue
+            if mine is None or (found.began, other) < mine:
+                what = f"model {other}, which shares endpoint {endpoint.metadata.name}"
+                return f"{what}, rolls out revision {found.revision}"
+    return ""
 
 
 def _refusal(endpoint: Endpoint, models: Sequence[Model], seen: Observation) -> tuple[str, str] | None:

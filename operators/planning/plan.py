@@ -8,37 +8,80 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from operators.api.base import Condition
+from operators.api.commands import ONGOING
 from operators.api.model import Model
 from operators.api.plan import Fetch, Observation, Plan, Route, Workload
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import EndpointStatus, ModelStatus, RevisionStatus, VariantStatus
-from operators.planning import names, revisions, variants
+from operators.planning import builds, names, revisions, variants, windows
+from operators.planning import runtimes as runtimes_
 from operators.planning.conditions import Verdict, acted_on, condition
+from operators.planning.times import timestamp
 
 
-def model(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation, now: datetime.datetime) -> Plan:
-    """Everything that should exist for ``model``. Pure: same arguments, same plan."""
+def model(
+    model: Model,
+    runtimes: Mapping[str, ServingRuntimeSpec],
+    seen: Observation,
+    now: datetime.datetime,
+    waits: str = "",
+) -> Plan:
+    """Everything that should exist for ``model``. Pure: same arguments, same plan.
+
+    ``waits`` says what of other Models has to end before a step of a rollout may begin.
+    """
     resolved = variants.resolve(model, seen)
     runtime = runtimes.get(model.spec.runtime)
     wanted = None
     if resolved.chosen and resolved.artifact and runtime:
-        at = revisions.timestamp(now)
-        wanted = revisions.target(model, resolved.chosen.name, resolved.artifact, runtime, at)
-    step = revisions.step(model, wanted, seen, now)
+        at = timestamp(now)
+        wanted = revisions.target(model, resolved.chosen.name, resolved.artifact, runtime, at, resolved.otherwise)
+    step = revisions.step(_comparable(model, seen), wanted, seen, now, waits)
     resolved = _with_refusal(resolved, step, seen, model)
-    status = _status(model, resolved, runtime is not None, step, seen, revisions.timestamp(now))
+    status = _status(model, resolved, runtime is not None, step, seen, timestamp(now))
     ready = next(c for c in status.conditions if c.type == "Ready")
     return Plan(
+        builds=(resolved.build,) if resolved.build else (),
         fetches=resolved.fetches | {Fetch(r.recipe.uri, r.recipe.digest) for r in step.revisions},
-        workloads=tuple(_workload(model, r) for r in step.revisions if r.state in revisions.ALIVE),
-        route=Route(model.metadata.namespace, model.metadata.name, step.arms, "" if step.arms else ready.message),
+        workloads=tuple(
+            _workload(model, r, replicas)
+            for r in step.revisions
+            if (replicas := step.replicas(r, model.spec.replicas)) is not None
+        ),
+        route=Route(
+            model.metadata.namespace,
+            model.metadata.name,
+            step.arms,
+            "" if step.arms else ready.message,
+            observe=model.spec.rollout is not None and model.spec.rollout.analysis is not None,
+            mirror=step.mirror,
+            assignment=model.spec.rollout.assignment if model.spec.rollout else None,
+        ),
         status=status,
         look_again_s=min(filter(None, (step.look_again_s, seen.look_again_s)), default=None),
         reason=step.reason,
+        events=step.events,
     )
 
 
-def _workload(model: Model, revision: RevisionStatus) -> Workload:
+def _comparable(model: Model, seen: Observation) -> Model:
+    """``model`` that asks for equal answers only where requests are mirrored: others would be waited for in vain."""
+    rollout = model.spec.rollout
+    if not _is_uncompared(model, seen) or rollout is None or rollout.analysis is None:
+        return model
+    analysis = rollout.analysis.model_copy(update={"agreement": None})
+    spec = model.spec.model_copy(update={"rollout": rollout.model_copy(update={"analysis": analysis})})
+    return model.model_copy(update={"spec": spec})
+
+
+def _is_uncompared(model: Model, seen: Observation) -> bool:
+    """Whether equal answers are asked for and nobody compares them. Only the built-in server mirrors requests."""
+    analysis = model.spec.rollout.analysis if model.spec.rollout else None
+    is_asked = analysis is not None and analysis.agreement is not None
+    return is_asked and (bool(seen.cannot_mirror) or model.spec.runtime not in runtimes_.BUILTIN_NAMES)
+
+
+def _workload(model: Model, revision: RevisionStatus, replicas: int) -> Workload:
     recipe = revision.recipe
     return Workload(
         name=names.workload(model.metadata.name, revision.name, revision.variant),
@@ -48,9 +91,10 @@ def _workload(model: Model, revision: RevisionStatus) -> Workload:
         variant=revision.variant,
         artifact=Fetch(recipe.uri, recipe.digest),
         runtime=recipe.runtime,
-        replicas=model.spec.replicas,
+        replicas=replicas,
         resources=recipe.resources,
         settings=recipe.settings,
+        otherwise=recipe.otherwise,
     )
 
 
@@ -85,11 +129,12 @@ def _status(
     serving = next((r for r in step.revisions if r.state == "Serving"), None)
     failed = next((r for r in step.revisions if r.state == "Failed"), None)
     starting = next((r for r in step.revisions if r.state == "Starting"), None)
-    alive = [r for r in step.revisions if r.state in revisions.ALIVE]
+    alive = [r for r in step.revisions if step.replicas(r, model.spec.replicas) is not None]
     observed = [seen.workloads.get(names.workload(model.metadata.name, r.name, r.variant)) for r in alive]
     make = functools.partial(condition, generation=model.metadata.generation, before=model.status.conditions, at=at)
-    accepted = make("Accepted", *_accepted(model, has_runtime))
-    usable = _variants_ready(model, resolved.variants) if has_runtime else _accepted(model, has_runtime)
+    verdict = _accepted(model, has_runtime, seen)
+    accepted = make("Accepted", *verdict)
+    usable = _variants_ready(model, resolved) if has_runtime else verdict
     variants_ready = make("VariantsReady", *usable)
     rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready, seen))
     ready = make("Ready", *_ready(model, serving, step, rollout, seen))
@@ -99,24 +144,48 @@ def _status(
         url=seen.url,
         revision=serving.name if serving else "",
         variant=serving.variant if serving else "",
+        gain=_gain(resolved.variants, serving),
         replicas=sum(o.wanted for o in observed if o),
         ready_replicas=sum(o.ready for o in observed if o),
         selector=f"penstock.dev/model={model.metadata.name}",
         sources=resolved.sources,
         variants=resolved.variants,
         revisions=step.revisions,
+        rollout=step.rollout,
     )
 
 
-def _accepted(model: Model, has_runtime: bool) -> Verdict:
+def _accepted(model: Model, has_runtime: bool, seen: Observation) -> Verdict:
     name, runtime = model.metadata.name, model.spec.runtime
     if not has_runtime:
         next_step = "apply a ServingRuntime of that name, or use onnxruntime"
         return False, "RuntimeNotFound", f"model {name}: spec.runtime {runtime!r} does not exist; {next_step}"
-    return acted_on(f"model {name}", model.not_acted_on())
+    rollout = model.spec.rollout
+    if rollout is not None and (unknown := windows.unknown_timezones(rollout.windows)):
+        what = f"model {name}: spec.rollout.windows: the time zone database has no {', '.join(unknown)}"
+        return False, "UnknownTimeZone", f"{what}; write a name such as Europe/Berlin"
+    ignored = builds.said(model) if seen.cannot_build else ()
+    drawn = ("spec.rollout.assignment",) if seen.not_sticky and rollout and rollout.assignment else ()
+    uncompared = ("spec.rollout.analysis.agreement",) if _is_uncompared(model, seen) else ()
+    return acted_on(f"model {name}", (*model.not_acted_on(), *ignored, *drawn, *uncompared))
 
 
-def _variants_ready(model: Model, states: Sequence[VariantStatus]) -> Verdict:
+def _gain(states: Sequence[VariantStatus], serving: RevisionStatus | None) -> str:
+    """Of the variant that serves, where that is the one that was measured."""
+    for state in states:
+        if (
+            serving is not None
+            and (state.name, state.digest) == (serving.variant, serving.recipe.digest)
+            and state.gain
+        ):
+            return f"{state.gain:.1f}x"
+    return ""
+
+
+def _variants_ready(model: Model, resolved: variants.Resolved) -> Verdict:
+    states = resolved.variants
+    if resolved.building:
+        return False, "Building", f"model {model.metadata.name}: {resolved.building}"
     selected = next((v for v in states if v.state == "Selected"), None)
     details = "; ".join(f"variant {v.name}: {v.reason}" for v in states if v.state != "Selected")
     if selected is not None:
@@ -146,6 +215,8 @@ def _rollout(
             failed.reason or "RevisionFailed",
             f"model {name}: revision {failed.name} ({failed.variant}) does not start: {failed.message}",
         )
+    if (told := _by_steps(model, step)) is not None:
+        return told
     if starting is not None or serving is None:
         revision = f"revision {starting.name} ({starting.variant})" if starting else "the first revision"
         said = f": {starting.message}" if starting and starting.message else ""
@@ -154,7 +225,35 @@ def _rollout(
         said = f": {seen.route_message}" if seen.route_message else ""
         return False, "TrafficMoving", f"traffic is moving to revision {serving.name}{said}"
     told_by = f", by {seen.route.told_by}" if seen.route and seen.route.told_by else ""
-    return True, "Complete", f"revision {serving.name} ({serving.variant}) has all traffic{told_by}"
+    return (
+        True,
+        "Complete",
+        f"revision {serving.name} ({serving.variant}) has all traffic{told_by}{_elsewhere(model, serving, seen)}",
+    )
+
+
+def _by_steps(model: Model, step: revisions.Step) -> Verdict | None:
+    """What is to be said of a rollout by steps; None: nothing."""
+    if step.rollout is None:
+        return None
+    refused = any(r.state == "RolledBack" and r.name == step.rollout.revision for r in step.revisions)
+    if step.rollout.state in ONGOING or (refused and step.rollout.state == "RolledBack"):
+        found = step.rollout.detection if step.rollout.state in ONGOING else ""
+        told = "; ".join(filter(None, (step.rollout.message, found)))
+        return False, step.rollout.state, f"model {model.metadata.name}: {told}"
+    return None
+
+
+def _elsewhere(model: Model, serving: RevisionStatus, seen: Observation) -> str:
+    """What is to be said of replicas that serve another variant, for what their processor lacks."""
+    workload = seen.workloads.get(names.workload(model.metadata.name, serving.name, serving.variant))
+    otherwise = serving.recipe.otherwise
+    if workload is None or otherwise is None or not workload.otherwise:
+        return ""
+    return (
+        f"; {workload.otherwise} of {workload.wanted} replicas serve {otherwise.variant}: their processor has none of "
+        f"{', '.join(otherwise.for_cpu)}, with which {serving.variant} was proven"
+    )
 
 
 def _ready(
@@ -174,11 +273,16 @@ def _ready(
     if serving.weight == 0:
         said = seen.route_message or f"the router does not report revision {serving.name} yet"
         return False, "NotRouted", f"model {name}: {said}"
-    if rollout.status == "False" and rollout.reason != "TrafficMoving":
+    if rollout.reason == "Building":
+        return True, "Serving", f"revision {serving.name} ({serving.variant}) serves; {rollout.message}"
+    if rollout.status == "False" and rollout.reason not in ("TrafficMoving", *ONGOING):
         return True, "ServingPrevious", f"revision {serving.name} goes on serving; {rollout.message}"
     serves = f"revision {serving.name} ({serving.variant}) serves"
-    if serving.ready_replicas < model.spec.replicas:
-        return True, "Degraded", f"{serves} with {serving.ready_replicas} of {model.spec.replicas} replicas{said}"
+    wanted = step.replicas(serving, model.spec.replicas) or 0
+    if serving.ready_replicas < wanted:
+        return True, "Degraded", f"{serves} with {serving.ready_replicas} of {wanted} replicas{said}"
+    if rollout.reason in ONGOING and not said:
+        return True, "Serving", f"{serves}; {rollout.message}"
     return True, "Degraded" if said else "Serving", f"{serves}{said}"
 
 
@@ -196,8 +300,6 @@ def not_done(
         ready = next(c for c in status.conditions if c.type == "Ready")
         if ready.status == "True":
             changed["Ready"] = True, "ServingPrevious", f"revision {status.revision} goes on serving; {verdict[1]}"
-    make = functools.partial(
-        condition, generation=status.observed_generation, before=before, at=revisions.timestamp(now)
-    )
+    make = functools.partial(condition, generation=status.observed_generation, before=before, at=timestamp(now))
     conditions = tuple(make(c.type, *changed[c.type]) if c.type in changed else c for c in status.conditions)
     return status.model_copy(update={"conditions": conditions})

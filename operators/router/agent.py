@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -22,9 +23,10 @@ import pydantic
 
 from operators.api.errors import OperatorError, Unreachable
 from operators.api.plan import Arm, RouteObserved
-from operators.router import configuration, daemon, workers
+from operators.router import configuration, counting, daemon, mirroring, workers
 from operators.router.configuration import Listen
 from operators.router.control import SOCKET, Control
+from operators.router.counting import Counted
 from operators.router.daemon import Daemon
 from operators.router.table import Server, Table
 from operators.router.workers import Worker
@@ -72,6 +74,13 @@ class Router:
         return self._applied == self.table and self._daemon is not None and self._daemon.alive
 
     @property
+    def tap_secret(self) -> str:
+        """What a server must know to be believed about mirrored requests; drawn where there is none yet."""
+        if not self._secret.exists():
+            daemon.write(self._secret, secrets.token_hex(32), mode=0o600)
+        return self._secret.read_text()
+
+    @property
     def index(self) -> Path:
         """File that lists all models for the catalog."""
         return self.folder / "index.json"
@@ -79,6 +88,7 @@ class Router:
     async def start(self) -> None:
         """Take over the HAProxy that runs here, or start one. Raises ``Unreachable`` if it does not start."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        assert self.tap_secret, "HAProxy reads it when it starts"
         self._daemon = daemon.adopt(self._record)
         async with self._lock:
             await self._converge()
@@ -154,7 +164,13 @@ class Router:
         for worker in self._workers:
             for workload, requests in worker.in_flight(f"{namespace}:{name}").items():
                 in_flight[workload] = in_flight.get(workload, 0) + requests
-        return RouteObserved(tuple(arms), in_flight)
+        counted = [(worker, worker.counted(namespace, name)) for worker in self._workers if worker.source]
+        return RouteObserved(
+            tuple(arms),
+            in_flight,
+            counts={worker.source: counts for worker, counts in counted if counts},
+            read_s={worker.source: worker.read_s for worker, counts in counted if counts},
+        )
 
     def uses(self, namespace: str, workload: str, server: Server) -> bool:
         """Whether a worker may still send a request to this server, or waits for an answer of it."""
@@ -165,6 +181,10 @@ class Router:
             for backend, servers in worker.backends.items()
             for name, seen in servers.items()
         )
+
+    @property
+    def _secret(self) -> Path:
+        return self.folder / mirroring.SECRET
 
     @property
     def _record(self) -> Path:
@@ -198,7 +218,7 @@ class Router:
         """One comparison of what is with what should be; whether nothing was left to do."""
         table = self.table
         maps, servers = configuration.maps(table), configuration.servers(table)
-        self._write_files(table, maps)
+        self._write_files(table)
         if self._daemon is None or not self._daemon.alive:
             await self._start()
         current, *leaving = await self._control.workers()
@@ -212,7 +232,7 @@ class Router:
             worker = await self._control.read(current)
         # HAProxy lets nobody program a worker that makes room; what it still uses is left to it until it has ended.
         others = [await self._control.read_leaving(pid) for pid in leaving]
-        seen = [worker, *(other for other in others if other is not None)]
+        seen = [await self._counted(current, worker), *(other for other in others if other is not None)]
         changed = [_shape(worker) for worker in seen] != [_shape(worker) for worker in self._workers]
         self._workers = seen
         if changed:
@@ -220,6 +240,18 @@ class Router:
         self._applied = table
         self.contact = asyncio.get_running_loop().time()
         return not missing and not leaving and table == self.table
+
+    async def _counted(self, pid: int, worker: Worker) -> Worker:
+        """``worker`` with what it has counted, if it counts anything and has not ended meanwhile."""
+        if not worker.maps[counting.MAP]:
+            return worker
+        try:
+            source, answer = await self._control.counts(pid)
+        except Unreachable:
+            return worker
+        before = next((one.counts for one in self._workers if one.source == source), Counted())
+        counts = counting.parse(answer, configuration.pods(self.table), before)
+        return dataclasses.replace(worker, counts=counts, source=source, read_s=asyncio.get_running_loop().time())
 
     async def _start(self) -> None:
         self._workers = []
@@ -247,9 +279,9 @@ class Router:
                     ) from None
             await asyncio.sleep(daemon.POLL_S / 2)
 
-    def _write_files(self, table: Table, maps: Mapping[str, Mapping[str, str]]) -> None:
+    def _write_files(self, table: Table) -> None:
         """What a worker that starts now begins with; also the memory of the next agent."""
-        texts = {file: configuration.map_text(entries) for file, entries in maps.items()}
+        texts = configuration.map_files(table)
         texts["haproxy.cfg"] = configuration.text(table, self._listen)
         texts[self.index.name] = json.dumps(index(table, "default" if self._listen.metrics_port else None))
         texts[_TABLE_FILE] = _TABLE.dump_json(table).decode()

@@ -9,9 +9,9 @@ weights, revisions, variants and servers change without a reload.
     reasons.map  ns/name    -> base64 of why nothing serves it
     arms.map     ns:name:a  -> workload/revision/variant/protocol of unary gRPC
     names.map    hex of the field that holds a gRPC message's model name, its length included -> ns/name
-    edges.map    ns/name/i  -> cumulated weight up to share i of an Endpoint
-    shares.map   ns/name/i  -> ns/model of share i
-    sticky.map   ns/name    -> header by which an Endpoint's clients keep their share
+    counted.map  ns/name    -> 1 where requests are counted, see ``counting``
+    mirror.map   ns:name:a  -> for whom its requests are copied, see ``mirroring``
+    and those of ``assignment``
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from operators.api.plan import FULL_WEIGHT, Split
+from operators.router import assignment, counting, mirroring
 from operators.router.table import Server, Table
 from serving import contract
 
 H1, H2 = PROTOCOLS = "h1", "h2"
-MAPS = ("routes.map", "reasons.map", "arms.map", "names.map", "edges.map", "shares.map", "sticky.map")
+MAPS = ("routes.map", "reasons.map", "arms.map", "names.map", *assignment.MAPS, counting.MAP, mirroring.MAP)
 _STRUCTURE = "STRUCTURE"
 
 
@@ -56,6 +56,8 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
     of: dict[str, dict[str, str]] = {name: {} for name in MAPS}
     for key, places in table.models.items():
         of["names.map"] |= _message_name(key)
+        if places.observe:
+            of[counting.MAP][key] = "1"
         of["routes.map"][key] = str(places.weight_of_a) if places.arms else "-1"
         if not places.arms or (places.message and not table.serves(key)):
             reason = places.message or f"nothing serves {key} yet"
@@ -64,18 +66,21 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
             if arm is not None:
                 servers = table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ())
                 protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
-                of["arms.map"][_place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
+                name = assignment.place(key, place)
+                of["arms.map"][name] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
+                if places.mirror is not None and places.mirror.revision != arm.revision:
+                    of[mirroring.MAP][name] = mirroring.entry(places.mirror)
     for key, split in table.endpoints.items():
         of["names.map"] |= _message_name(key)
         of["routes.map"][key] = "-2" if split.shares else "-1"
         if not split.shares:
             of["reasons.map"][key] = base64.b64encode(f"no model of endpoint {key} serves".encode()).decode()
-        for i, ((model, _), edge) in enumerate(zip(split.shares, _edges(split), strict=True)):
-            of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}"
-            of["edges.map"][f"{key}/{i}"] = str(edge)
-        if split.sticky_header:
-            of["sticky.map"][key] = split.sticky_header.lower()
-    return of
+    return of | assignment.maps(table)
+
+
+def map_files(table: Table) -> dict[str, str]:
+    """All map files by name, with what no command changes among them."""
+    return {name: map_text(entries) for name, entries in (maps(table) | {counting.CELLS: counting.cells()}).items()}
 
 
 def servers(table: Table) -> dict[str, dict[str, str]]:
@@ -84,7 +89,7 @@ def servers(table: Table) -> dict[str, dict[str, str]]:
     for key, places in table.models.items():
         for place, arm in (("a", places.a), ("b", places.b)):
             for protocol in PROTOCOLS:
-                backend = backends.setdefault(f"{_place(key, place)}:{protocol}", {})
+                backend = backends.setdefault(f"{assignment.place(key, place)}:{protocol}", {})
                 if arm is not None:
                     for server in table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ()):
                         backend[server_name(arm.workload, server, protocol)] = _address(server, protocol)
@@ -94,6 +99,16 @@ def servers(table: Table) -> dict[str, dict[str, str]]:
 def server_name(workload: str, server: Server, protocol: str) -> str:
     """What a server is called in the backends of its arm."""
     return f"{workload}:{server.host}:{_port(server, protocol)}"
+
+
+def pods(table: Table) -> dict[str, str]:
+    """HOST:PORT of a server's HTTP port by each name that the server has."""
+    return {
+        server_name(key.partition("/")[2], server, protocol): _authority(server.host, server.http_port)
+        for key, of in table.servers.items()
+        for server in of
+        for protocol in PROTOCOLS
+    }
 
 
 def structure(table: Table, listen: Listen) -> str:
@@ -109,10 +124,6 @@ def text(table: Table, listen: Listen) -> str:
 def map_text(entries: Mapping[str, str]) -> str:
     """One map file."""
     return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
-
-
-def _place(key: str, place: str) -> str:
-    return f"{key.replace('/', ':')}:{place}"
 
 
 def _port(server: Server, protocol: str) -> int:
@@ -135,10 +146,6 @@ def _message_name(key: str) -> dict[str, str]:
     return {(b"\x0a" + bytes([len(name)]) + name.encode()).hex().upper(): key}
 
 
-def _edges(split: Split) -> list[int]:
-    return list(itertools.accumulate(weight for _, weight in split.shares))
-
-
 def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, str]]) -> str:
     lines = [*_GLOBAL, "frontend clients"]
     lines += [f"  bind {_authority(listen.host, listen.http_port)}"]
@@ -147,16 +154,17 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
-    lines += [f"  {rule}" for rule in (*_NAME, *_packed_rules(table), *_ROUTE, *_split_rules(table), *_PLACE)]
+    rules = (*_NAME, *_packed_rules(table), *mirroring.BEFORE, *_ROUTE, *assignment.split_rules(table))
+    lines += [f"  {rule}" for rule in (*rules, *_WEIGHT, *assignment.model_rules(table), *mirroring.PLACE, *_ARM)]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
         lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
         lines += ["  http-request return status 404"]
-    lines += ["backend catalog"]
+    lines += [f"backend {counting.TABLE}", f"  {counting.STORE}"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
     for key in sorted(table.models):
         for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
-            backend = f"{_place(key, place)}:{protocol}"
+            backend = f"{assignment.place(key, place)}:{protocol}"
             lines += [f"backend {backend}", "  balance leastconn"]
             # Over HTTP/2 a client that does not read stops the connection its answers come on: each has its own.
             lines += ["  http-reuse never"] if protocol == H2 else []
@@ -210,9 +218,7 @@ _STREAM = f"/{contract.GRPC_SERVICE}/{contract.STREAM_METHOD}"
 _HEX_OF_NAME = "req.body,bytes(5,70),hex"
 """Behind five bytes of gRPC framing: tag, length and at most 63 characters."""
 
-_GRPC_ANSWER = (
-    "http-request return status 200 content-type application/grpc lf-string %[var(txn.nothing)] hdr grpc-status"
-)
+_GRPC_ANSWER = assignment.GRPC_ANSWER
 
 _REPLICATED = (
     # One more server and no third: a request that kills servers kills two.
@@ -276,21 +282,25 @@ _ROUTE = (
     " if !known { var(txn.explicit) -m bool }",
 )
 
-_PLACE = (
+_WEIGHT = (
     f"{_GRPC_ANSWER} 14 hdr grpc-message"
     ' "%[var(txn.key),map(reasons.map),b64dec,url_enc]" if grpc { var(txn.key),map(reasons.map) -m found }',
     "http-request return status 503 content-type application/json lf-string"
     """ '{"error": "%[var(txn.key),map(reasons.map),b64dec,json(utf8s)]"}'"""
     " if { var(txn.key),map(reasons.map) -m found }",
     "http-request set-var(txn.weight) var(txn.key),map_str_int(routes.map) if known",
-    "http-request set-var-fmt(txn.place) %[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]:b if known",
-    "http-request set-var-fmt(txn.place) %[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]:a"
-    f" if known {{ rand({FULL_WEIGHT}),sub(txn.weight) lt 0 }}",
+)
+
+_ARM = (
     "http-request set-var(txn.arm) var(txn.place),map(arms.map) if known",
     f"http-after-response set-header {contract.REVISION_HEADER} %[var(txn.arm),field(2,/)]"
     " if { var(txn.arm) -m found }",
+    # A server that took another variant, for what its processor lacks, says so itself.
     f"http-after-response set-header {contract.VARIANT_HEADER} %[var(txn.arm),field(3,/)]"
-    " if { var(txn.arm) -m found }",
+    f" if {{ var(txn.arm) -m found }} !{{ res.hdr({contract.VARIANT_HEADER}) -m found }}",
+    *counting.REQUEST,
+    *mirroring.ARM,
+    *counting.RESPONSE,
     # Loading and unloading is for whoever declares the Model, not for whoever asks it: the catalog says so.
     "use_backend catalog if { path,url_dec -m beg /v2/repository/models/ }",
     f"use_backend catalog if grpc {{ path,url_dec -m beg /{contract.GRPC_SERVICE}/RepositoryModel }}",
@@ -311,34 +321,3 @@ def _packed_rules(table: Table) -> Iterator[str]:
     yield f"http-request lua.unpack {url} if {packed}"
     yield "http-request set-var(txn.key) var(txn.unpacked),map_beg(names.map) if grpc !named"
     yield ".endif"
-
-
-def _split_rules(table: Table) -> Iterator[str]:
-    if not table.endpoints:
-        return
-    yield "acl split var(txn.route) -m str -- -2"
-    yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
-    for header in sorted({split.sticky_header.lower() for split in table.endpoints.values() if split.sticky_header}):
-        sticky = f"split {{ var(txn.key),map(sticky.map) -m str {header} }} {{ req.hdr({header}) -m found }}"
-        # The key salts the hash: who is in one Endpoint's minority must not be in every Endpoint's.
-        yield f'http-request set-var-fmt(txn.unit) "%[var(txn.key)] %[req.hdr({header})]" if {sticky}'
-        yield f"http-request set-var(txn.bucket) var(txn.unit),xxh32(0),mod({FULL_WEIGHT}) if {sticky}"
-    for i in range(max(len(split.shares) for split in table.endpoints.values())):
-        yield f"http-request set-var-fmt(txn.share) %[var(txn.key)]/{i} if split"
-        yield "http-request set-var(txn.edge) var(txn.share),map_str_int(edges.map) if split"
-        yield (
-            "http-request set-var(txn.model) var(txn.share),map(shares.map)"
-            " if split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
-        )
-    # The server knows its Model's name and not the Endpoint's.
-    yield (
-        f"http-request set-header {contract.ALIAS_METADATA_KEY} %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)]"
-        " if split grpc"
-    )
-    yield "http-request set-var-fmt(txn.asked) %[var(txn.key),field(1,/)]/%[path,field(4,/),field(1,:)] if split"
-    yield (
-        r"http-request replace-path ^(/v[12]/models/)[^/:]+(.*) \1%[var(txn.model),field(2,/)]\2"
-        " if split { var(txn.asked),strcmp(txn.key) eq 0 }"
-    )
-    yield "http-request set-var(txn.key) var(txn.model) if split"
-    yield "http-request set-var(txn.route) var(txn.key),map(routes.map) if split"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from operators.api.errors import Unreachable
-from operators.router import workers
+from operators.router import counting, workers
 from operators.router.configuration import MAPS
 from operators.router.workers import Worker
 
@@ -50,6 +50,14 @@ class Control:
         except (LookupError, ValueError) as error:
             # The master answers in the place of a worker that has just ended.
             raise Unreachable(f"router worker {worker} in {self._folder} answers {answer[:200]!r}") from error
+
+    async def counts(self, worker: int) -> tuple[str, str]:
+        """Which process a worker is, for ever, and what it has counted, as ``counting.parse`` takes it."""
+        began = (await self._info(worker)).get("Start_time_sec")
+        answer = await self.ask(f"@!{worker} show table {counting.TABLE}")
+        if began is None or not answer.startswith("# table:"):
+            raise Unreachable(f"router worker {worker} in {self._folder} answers {answer[:200]!r}")
+        return f"{worker}@{began}", answer
 
     async def read_leaving(self, worker: int) -> Worker | None:
         """The same of a worker that makes room; None once it has ended."""

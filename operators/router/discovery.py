@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ def table(
         except InvalidObject as error:
             problems.append(f"{error}; what it said before goes on")
             if kind is Route and places is not None:
-                found[key] = Route(namespace, name, places.arms, places.message)
+                found[key] = places.route(key)
             elif kind is Split and key in before.endpoints:
                 found[key] = before.endpoints[key]
             continue
@@ -81,5 +82,5 @@ def _when_there(wanted: Route, before: Places | None, there: Mapping[str, tuple[
     if before is None or all(has_server(arm.workload) for arm in wanted.arms if arm.weight):
         return wanted
     if any(has_server(arm.workload) for arm in before.arms if arm.weight):
-        return Route(wanted.namespace, wanted.name, before.arms, wanted.message)
+        return dataclasses.replace(wanted, arms=before.arms)
     return wanted

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import FULL_WEIGHT, Arm, Route, Split
+from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Route, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +34,18 @@ class Places:
     message: str = ""
     replicated: bool = False
     """One of its arms has, or has had, more than one server: a request that a server did not answer may get another."""
+    observe: bool = False
+    mirror: Mirror | None = None
+    assignment: Assignment | None = None
 
     @property
     def arms(self) -> tuple[Arm, ...]:
         return tuple(arm for arm in (self.a, self.b) if arm is not None)
+
+    def route(self, key: str) -> Route:
+        """The route that led to these places."""
+        namespace, _, name = key.partition("/")
+        return Route(namespace, name, self.arms, self.message, self.observe, self.mirror, self.assignment)
 
     @property
     def weight_of_a(self) -> int:
@@ -110,4 +119,11 @@ def _placed(route: Route, before: Places) -> Places:
     free = sorted((-1 if arm is None else arm.weight, place) for place, arm in places.items() if place not in kept)
     taken = {place: arm for (_, place), arm in zip(free, new.values(), strict=False)}
     placed = kept | taken
-    return Places(placed.get("a"), placed.get("b"), route.message)
+    return Places(
+        placed.get("a"),
+        placed.get("b"),
+        route.message,
+        observe=route.observe,
+        mirror=route.mirror,
+        assignment=route.assignment,
+    )

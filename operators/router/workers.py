@@ -10,6 +10,10 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+from operators.api.plan import Counts
+from operators.router import assignment, counting, mirroring
+from operators.router.counting import Counted
+
 _PXNAME, _SVNAME, _SCUR, _STATUS = 0, 1, 4, 17
 
 
@@ -28,6 +32,20 @@ class Worker:
 
     maps: Mapping[str, Mapping[str, str]]
     backends: Mapping[str, Mapping[str, ServerSeen]]
+    counts: Counted = dataclasses.field(default_factory=Counted)
+    source: str = ""
+    """Which process it is, for ever: ids of processes are used again."""
+    read_s: float = 0.0
+    """When ``counts`` were read, by the loop's clock."""
+
+    def counted(self, namespace: str, name: str) -> dict[str, Counts]:
+        """Counts of a Model by workload; of its arms of now even if they are zero."""
+        if f"{namespace}/{name}" not in self.maps.get(counting.MAP, {}):
+            return {}
+        model = f"{namespace}:{name}"
+        arms = (self.maps["arms.map"].get(f"{model}:{slot}", "") for slot in "ab")
+        found = {arm.partition("/")[0]: Counts() for arm in arms if arm}
+        return found | self.counts.of(model)
 
     def weight(self, place: str) -> int:
         """Share of its Model's traffic that ``ns:name:a`` or ``ns:name:b`` gets, in 0.01 %."""
@@ -104,7 +122,15 @@ def commands(
     return found
 
 
-_ORDER = ("arms.map", "sticky.map", "shares.map", "edges.map", "reasons.map", "routes.map", "names.map")
+_ORDER = (
+    "arms.map",
+    *assignment.MAPS,
+    counting.MAP,
+    mirroring.MAP,
+    "reasons.map",
+    "routes.map",
+    "names.map",
+)
 """Names lead to what they stand for, so they come last."""
 
 

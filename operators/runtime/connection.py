@@ -186,6 +186,17 @@ class Connection:
             {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": kept, "status": status},
         )
 
+    async def merge(self, resource: Resource, obj: Object, change: Object) -> Object:
+        """Make the fields in ``change`` so and leave all others alone, whatever version ``obj`` has by now.
+
+        Raises:
+            Conflict: it is another object of the same name by now.
+        """
+        metadata = obj["metadata"]
+        merged = {**change, "metadata": {**change.get("metadata", {}), "uid": metadata["uid"]}}
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        return await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, merged, "application/merge-patch+json")
+
     async def create(self, resource: Resource, obj: Object) -> Object:
         """Raises Conflict where the object exists."""
         return await self._call("POST", resource.path(obj["metadata"].get("namespace")), body=obj)

@@ -67,7 +67,7 @@ class Cluster:
         end = time.monotonic() + deadline_s
         while not holds():
             if time.monotonic() > end:
-                state = self.kubectl("get", "models,endpoints,deployments,configmaps", "-o", "yaml")
+                state = self.kubectl("get", "configmaps,deployments,endpoints,jobs,models", "-o", "yaml")
                 raise AssertionError(f"{what}: not so after {deadline_s} s\n{state[-6000:]}")
 
     def ready(self, deployment: str, address: str | None = None) -> None:

@@ -92,11 +92,28 @@ REMOTE = {"uri": "s3://models/digits.onnx", "digest": DIGEST_B}
             "a file:// in spec.variants[].passes",
         ),
         (
-            {"source": REMOTE, "variants": [{"name": "a", "passes": [{"distill": {"student": LOCAL}}]}]},
+            {
+                "source": REMOTE,
+                "variants": [{"name": "a", "passes": [{"distill": {"student": LOCAL, "training": {"data": REMOTE}}}]}],
+            },
+            "a file:// in spec.variants[].passes",
+        ),
+        (
+            {
+                "source": REMOTE,
+                "variants": [{"name": "a", "passes": [{"prune": {"ratio": 0.5, "training": {"data": LOCAL}}}]}],
+            },
+            "a file:// in spec.variants[].passes",
+        ),
+        (
+            {
+                "source": REMOTE,
+                "variants": [{"name": "a", "passes": [{"distill": {"width": 0.5, "training": {"data": LOCAL}}}]}],
+            },
             "a file:// in spec.variants[].passes",
         ),
     ],
-    ids=["source", "variant", "evaluation", "calibration", "student"],
+    ids=["source", "variant", "evaluation", "calibration", "student", "pruning", "distilling"],
 )
 def test_a_file_of_one_machine_is_refused_and_told_how_to_upload_it(
     tenant: Cluster, spec: dict[str, Any], named: str

@@ -51,6 +51,18 @@ def test_applying_getting_listing_and_deleting(api: ClusterClient) -> None:
     assert api.list(MODEL, api.namespace) == []
 
 
+def test_a_merge_changes_what_it_names_and_removes_what_is_null(api: ClusterClient) -> None:
+    data = model(rollout={"steps": [{"weight": 5}], "paused": True})
+    data["metadata"]["namespace"] = api.namespace
+    client.apply(api, data)
+    change = {"metadata": {"annotations": {"a": "b", "c": None}}, "spec": {"rollout": {"paused": None}, "replicas": 2}}
+    api.merge(MODEL, api.namespace, "digits", change)
+    got = api.get(MODEL, api.namespace, "digits")
+    assert got["metadata"]["annotations"] == {"a": "b"}
+    assert (got["spec"]["replicas"], got["spec"]["rollout"]["paused"]) == (2, False)
+    assert [step["weight"] for step in got["spec"]["rollout"]["steps"]] == [5]
+
+
 def test_refusals_are_errors_that_name_the_object(api: ClusterClient) -> None:
     bad, stale = model(replicas=-1), model()
     bad["metadata"]["namespace"] = stale["metadata"]["namespace"] = api.namespace

@@ -19,6 +19,12 @@ def endpoint(*weights: int) -> dict[str, Any]:
     return {"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": metadata, "spec": {"arms": arms}}
 
 
+def sticky(**by: str) -> dict[str, Any]:
+    made = endpoint(100)
+    made["spec"]["assignment"] = by
+    return made
+
+
 def runtime(**spec: Any) -> dict[str, Any]:
     metadata = {"name": "mine"}
     return {
@@ -27,6 +33,11 @@ def runtime(**spec: Any) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {"formats": ["onnx"], **spec},
     }
+
+
+def image(**said: Any) -> dict[str, Any]:
+    output = {"labels": ["person"], "detections": {"joints": 17, "leastScore": 0.5}}
+    return model(contract={"input": {"image": {"size": [640, 640], **said}}, "output": output})
 
 
 REFUSED = [
@@ -42,9 +53,16 @@ REFUSED = [
     (model(rollout={"steps": [{"weight": 0}]}), "spec.rollout.steps[0].weight"),
     (model(rollout={"steps": [{"weight": 5, "for": "2 minutes"}]}), "spec.rollout.steps[0].for"),
     (model(rollout={"analysis": {"alpha": 0.7}}), "spec.rollout.analysis.alpha"),
+    (model(rollout={"maxSurge": "ten"}), "spec.rollout.maxSurge"),
+    (model(rollout={"windows": [{"from": "25:00"}]}), "spec.rollout.windows[0].from"),
+    (image(mean=[0.5, 0.5]), "spec.contract.input.image"),
+    (image(mode="grey", std=[1, 1, 1]), "spec.contract.input.image"),
+    (image(std=[0]), "spec.contract.input.image.std[0]"),
+    (image(pad=256), "spec.contract.input.image.pad"),
     (model(name="Digits"), "metadata.name"),
     (model(name="d" * 41), "metadata.name"),
     (endpoint(60, 30), "spec"),
+    (sticky(), "spec.assignment"),
     (runtime(), "spec"),
 ]
 ACCEPTED = [
@@ -52,8 +70,15 @@ ACCEPTED = [
     model(replicas=0, scaling={"minReplicas": 0, "maxReplicas": 2}),
     model(variants=[{"name": "int8", "passes": [{"quantize": {"mode": "dynamic"}}]}]),
     model(rollout={"steps": [{"weight": 5, "for": "1h30m"}], "analysis": {"alpha": 0.01}}),
+    model(rollout={"steps": [{"weight": 0.05}], "maxSurge": 1, "maxUnavailable": "25%", "paused": True}),
+    model(rollout={"windows": [{"days": ["Mon"], "from": "10:00", "to": "16:00", "timezone": "Europe/Berlin"}]}),
     model(resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "accelerator": {"class": "nvidia-l4"}}),
+    image(mode="bgr", fit="letterbox", mean=[0.5, 0.25, 0.125], std=[0.5], layout="NHWC"),
+    image(mode="grey", mean=[0.5], std=[0.5]),
+    image(),
     endpoint(90, 10),
+    sticky(header="X-User"),
+    sticky(header="X-User", cookie="sid"),
     runtime(image="engine:1"),
 ]
 
@@ -84,7 +109,7 @@ def test_the_rule_that_was_broken_is_told_in_its_own_words(cluster: Cluster) -> 
 
 def test_explain_reads_like_documentation(cluster: Cluster) -> None:
     text = " ".join(cluster.kubectl("explain", "model.spec.rollout.analysis").split())
-    assert "Greatest probability of rolling back a revision that is no worse than the stable one." in text
+    assert "Greatest probability that the evidence rolls back a revision that is no worse than the stable one." in text
 
 
 def test_every_field_of_every_kind_is_described(cluster: Cluster) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from helm import writing
-from operators.actuators.kubernetes import isolation, makers
-from operators.api.plan import FULL_WEIGHT, Arm, Fetch, Key, Route, Split, Workload
+from operators.actuators.kubernetes import build_jobs, isolation, makers
+from operators.api.builder import Builder
+from operators.api.plan import FULL_WEIGHT, Arm, Build, Fetch, Key, Route, Split, Workload
 from operators.api.resources import ComputeList, Resources
 from operators.planning import runtimes
 from tests.rig import binaries, rendering, schemas
@@ -120,8 +121,10 @@ def test_an_overlay_has_only_fields_that_exist(
         found["Deployment", f"penstock-{component}"]["spec"]["template"]["spec"]["containers"]
         for component in ("operator", "router")
     )
-    # Model pods get the image that the catalog has, whatever the registry.
-    assert operator[0]["env"][1] == {"name": "SERVE_IMAGE", "value": router[1]["image"]}
+    # Model pods get the image that the catalog has, whatever the registry, and builders come from the same one.
+    told = {entry["name"]: entry.get("value") for entry in operator[0]["env"]}
+    assert told["SERVE_IMAGE"] == router[1]["image"]
+    assert told["BUILDER_IMAGE"] == router[1]["image"].replace("penstock-serve", "penstock-builder")
 
 
 def test_the_component_for_a_gateway_leaves_the_router_out(
@@ -135,6 +138,8 @@ def test_the_component_for_a_gateway_leaves_the_router_out(
         "--lease-namespace=$(POD_NAMESPACE)",
         "--image=$(SERVE_IMAGE)",
         "--gateway=gateways/penstock",
+        "--builder-image=$(BUILDER_IMAGE)",
+        f"--builder={json.dumps(Builder().to_dict(), sort_keys=True, separators=(',', ':'))}",
     ]
 
 
@@ -167,6 +172,10 @@ def test_what_the_operator_makes_has_only_fields_that_exist(conforms: Callable[[
     key = Key("Model", "team", "digits")
     owner = makers.owner(key, "3f0b6c0e-0000-4000-8000-000000000000")
     arms = (Arm("digits-1-a", "1", "a", FULL_WEIGHT),)
+    everything = Builder.model_validate(
+        {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "podAnnotations": {"a": "b"}}
+    )
+    build = Build("a1b2c3d4", json.dumps([{"uri": "pvc://store/a"}, {"uri": "oci://registry/a:1"}]))
     conforms(
         [
             *(makers.deployment(workload, owner, "penstock-serve:1") for workload in workloads),
@@ -174,5 +183,7 @@ def test_what_the_operator_makes_has_only_fields_that_exist(conforms: Callable[[
             makers.route(Route("team", "digits", arms), owner),
             makers.route(Split("team", "reader", (("digits", FULL_WEIGHT),)), owner),
             isolation.network_policy(key, workloads, "penstock-system", ("monitoring",), owner),
+            build_jobs.job(key, build, owner, everything, "penstock-builder:1", "s3://models/store"),
+            build_jobs.network_policy(key, [build], "penstock-system", owner),
         ]
     )

@@ -176,6 +176,44 @@ def test_an_operator_killed_during_a_rollout_is_continued_by_the_next(
     cluster.until("the old one is gone", lambda: f"Deployment/{old}" not in cluster.names())
 
 
+def test_a_rollout_moves_by_steps_goes_on_after_a_crash_and_is_told_in_events(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    def rollout() -> dict[str, object]:
+        found: dict[str, object] = cluster.get("model", "digits")["status"].get("rollout") or {}
+        return found
+
+    def shares() -> list[object]:
+        return sorted((arm["weight"] for arm in route(cluster, "digits")), key=str)
+
+    steps = {"steps": [{"weight": 10}, {"weight": 50, "for": "1h"}]}
+    first = start_operator()
+    cluster.apply(model(rollout=steps))
+    old = settled(cluster)
+    cluster.apply(model(digest=DIGEST_B, rollout=steps))
+    cluster.until("the next revision starts", lambda: newest(cluster, "digits") != old)
+    new = newest(cluster, "digits")
+    assert arms(cluster, "digits") == [old], "it is not ready"
+    cluster.ready(new)
+    cluster.until("the first step is asked for", lambda: shares() == [1000, 9000])
+    first.kill()
+    report(cluster, "digits")
+    start_operator()
+    cluster.until("the second step is asked for", lambda: shares() == [5000, 5000])
+    report(cluster, "digits")
+    cluster.until("the second step is reached", lambda: (rollout()["step"], rollout()["reached"]) == (1, True))
+    abort = f"penstock.dev/abort={rollout()['revision']}@{rollout()['began']}"
+    cluster.kubectl("annotate", "model", "digits", abort)
+    cluster.until("traffic goes back", lambda: arms(cluster, "digits") == [old])
+    assert f"Deployment/{new}" in cluster.names(), "the router still sends there"
+    report(cluster, "digits")
+    cluster.until("its replicas go", lambda: f"Deployment/{new}" not in cluster.names())
+    assert cluster.condition("digits", "RolloutComplete")["reason"] == "RolledBack"
+    events = json.loads(cluster.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
+    told = sorted(event["reason"] for event in events if event["regarding"]["name"] == "digits")
+    assert told == ["RolledBack", "RolloutBegun", "RolloutStep"]
+
+
 def test_a_second_operator_takes_over_when_the_leader_goes(cluster: Cluster, start_operator: StartOperator) -> None:
     leader = start_operator()
     cluster.until("the first leads", lambda: "leading=true" in leader.log.read_text())
@@ -261,7 +299,9 @@ def test_a_quota_that_refuses_a_deployment_is_told_once_and_the_model_starts_whe
     assert cluster.condition("digits", "Ready")["message"] == message
     assert cluster.condition("digits", "RolloutComplete")["message"] == message
     told, tries = cluster.versions(), operator.log.read_text().count("outcome=failed")
-    cluster.until("it was tried again", lambda: operator.log.read_text().count("outcome=failed") >= tries + 3)
+    # Each wait is up to twice the one before.
+    again = "it was tried again three times"
+    cluster.until(again, lambda: operator.log.read_text().count("outcome=failed") >= tries + 3, deadline_s=240)
     assert cluster.versions() == told
     cluster.apply(quota(count__deployments_apps="1"))
     cluster.until("it is made", lambda: f"Deployment/{workload}" in cluster.names())
@@ -318,7 +358,7 @@ def test_an_endpoint_follows_its_models(cluster: Cluster, start_operator: StartO
     settled(cluster, "wide")
     cluster.until("both arms answer", lambda: cluster.condition("reader", "Ready", "pep")["reason"] == "Serving")
     split = json.loads(cluster.get("configmap", "reader-split")["data"]["route.json"])
-    assert split == {"shares": [["digits", 9000], ["wide", 1000]], "stickyHeader": None}
+    assert split == {"shares": [["digits", 9000], ["wide", 1000]], "names": {"control": "digits", "new": "wide"}}
 
 
 def test_pods_are_restricted(cluster: Cluster, start_operator: StartOperator) -> None:

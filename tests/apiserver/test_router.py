@@ -18,6 +18,8 @@ import httpx
 import psutil
 import pytest
 
+from operators.api import routes
+from operators.api.plan import RouteObserved
 from tests.apiserver.conftest import DIGEST_B, Cluster, Running, StartOperator, StartRouter, model
 from tests.rig import certificates, fault_proxy, ports
 from tests.rig.control_plane import write_kubeconfig
@@ -54,6 +56,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"ok")
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -81,8 +86,9 @@ class Routed:
         name = self.pod["metadata"]["name"]
         self.cluster.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 
-    def apply(self, digest: str, name: str = "digits") -> None:
+    def apply(self, digest: str, name: str = "digits", **spec: Any) -> None:
         made = model(name, digest)
+        made["spec"] |= spec
         made["spec"]["runtime"] = f"engine-{self.cluster.namespace}"
         self.cluster.apply(made)
 
@@ -171,6 +177,33 @@ def test_a_steady_state_makes_no_write_whatever_the_traffic(routed: Routed) -> N
     routed.ready(again)
     assert routed.ask() == (200, revision)
     assert routed.cluster.versions() == before
+
+
+def test_a_model_that_is_to_be_judged_has_its_requests_counted_in_the_report(routed: Routed) -> None:
+    routed.ready(routed.router())
+    routed.apply(DIGEST_B, rollout={"steps": [{"weight": 10, "for": "1m"}], "analysis": {}})
+    revision = routed.start_newest()
+    routed.complete()
+    cluster, address = routed.cluster, f"{own_address()}:{routed.server.server_port}"
+    for _ in range(7):
+        answer = httpx.post(f"{routed.url}/{cluster.namespace}/digits/v2/models/digits/infer", timeout=60)
+        assert answer.headers["penstock-revision"] == revision
+
+    def told() -> RouteObserved:
+        report = cluster.get("configmap", routed.pod["metadata"]["name"])
+        seen = routes.reported(report, cluster.namespace, "digits")
+        assert seen is not None
+        return seen
+
+    def servers() -> list[object]:
+        return [of.servers for by_workload in told().counts.values() for of in by_workload.values()]
+
+    cluster.until("they are told", lambda: servers() == [{address: (7, 0)}])
+    [(source, read_s)] = told().read_s.items()
+    assert source.startswith("router-a/")
+    # A router that has nothing new to tell says at least that it is there.
+    cluster.until("it is told again", lambda: told().read_s[source] > read_s)
+    assert servers() == [{address: (7, 0)}]
 
 
 def test_an_old_revision_stays_while_a_router_still_has_its_requests(routed: Routed) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from tests.cluster.conftest import Cluster
+from tests.rig.installation import STORE
 from tests.rig.load import FIRST, NEXT
 from tests.rig.s3 import Server
 
-STORE = "s3://models/store"
 FILES = {"first": FIRST, "next": NEXT}
 
 

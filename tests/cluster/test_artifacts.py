@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from operators.cli.show import amount
 from tests.cluster.conftest import Cluster
 from tests.rig import binaries, registry, s3
 from tests.rig.installation import Installation
@@ -103,8 +104,8 @@ def test_a_yaml_of_the_laptop_is_uploaded_served_and_asked(tenant: Tenant, bucke
     tenant.secret("penstock-storage", **bucket.environment)
     environment = {**bucket.environment, "PENSTOCK_STORE": "s3://models/store"}
     uri = f"s3://models/store/{DIGEST.replace(':', '-')}/model.onnx"
-    size = f"{(DIGITS / 'model.onnx').stat().st_size / 1000:.3g} kB"
-    said = [tenant.penstock("apply", "-f", str(DIGITS / "model.yaml"), **environment) for _ in range(2)]
+    size = amount((DIGITS / "model.onnx").stat().st_size)
+    said = [tenant.penstock("apply", "-f", str(DIGITS / "plain.yaml"), **environment) for _ in range(2)]
     assert said == [
         f"model.onnx uploaded, {size}: {uri}\nmodels/digits created\n",
         f"model.onnx is already there: {uri}\nmodels/digits unchanged\n",

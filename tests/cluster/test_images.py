@@ -132,7 +132,7 @@ def test_every_image_runs_restricted_on_a_read_only_root_and_lists_what_it_holds
 
 
 def test_a_server_answers_in_an_image_that_has_no_shell(cluster: Cluster, namespace: str) -> None:
-    digits(cluster, namespace, "model.onnx", "seven.json")
+    digits(cluster, namespace, "next/model.onnx", "seven.json")
     ready = {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 1}
     args = ["serve", "--host=0.0.0.0", "--name=digits", "/models/model.onnx"]
     start(cluster, namespace, "serve", args=args, readinessProbe=ready)
@@ -148,7 +148,7 @@ def test_a_limit_of_half_a_cpu_is_one_thread_for_an_engine(cluster: Cluster, nam
 
 
 def test_the_builder_quantizes_digits_and_the_result_reads_them_alike(cluster: Cluster, namespace: str) -> None:
-    digits(cluster, namespace, "model.onnx", "calibration.npz")
+    digits(cluster, namespace, "next/model.onnx", "calibration.npz")
     start(cluster, namespace, "builder", args=["-c", QUANTIZE])
     made = ended(cluster, namespace, "builder")
     assert made["quantized"]

@@ -77,7 +77,7 @@ def used(cluster: Cluster, node: Node, account: str) -> tuple[set[Right], set[Ri
 
 @pytest.fixture
 def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: Server, tmp_path: pathlib.Path) -> None:
-    """A Model comes, is replaced and goes, as does its Endpoint; another Model never has an artifact."""
+    """A Model comes, is replaced and goes, as does its Endpoint; another has no artifact, and no data to build by."""
     digits = Digits(cluster, namespace, buckets, tmp_path, {"resources": {"requests": {"cpu": "20m"}}})
     digits.apply("first")
     arms = [{"name": "all", "model": "digits", "weight": 100}]
@@ -91,6 +91,13 @@ def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: S
     cluster.apply({**other, "spec": {"source": missing}}, namespace=namespace)
     policy = ("-n", namespace, "get", "networkpolicy", "other", "--ignore-not-found", "-o", "name")
     cluster.until("pods are made for it", lambda: bool(cluster.kubectl(*policy)))
+    variants = [{"name": "plain"}, {"name": "small", "passes": [{"quantize": {"mode": "dynamic"}}]}]
+    evaluation = {"dataset": {"uri": "s3://models/none"}}
+    cluster.apply(
+        {**other, "spec": {"source": missing, "variants": variants, "evaluation": evaluation}}, namespace=namespace
+    )
+    refused = ("-n", namespace, "get", "model", "other", "-o", "jsonpath={.status.variants[?(@.name=='small')].state}")
+    cluster.until("its build is refused", lambda: cluster.kubectl(*refused) == "Refused")
     cluster.apply({**other, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
     cluster.until("they are given up", lambda: not cluster.kubectl(*policy))
     cluster.kubectl("-n", namespace, "delete", "model/digits", "model/other", "endpoint/reader")

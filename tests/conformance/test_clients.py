@@ -63,7 +63,7 @@ def routed(folder: pathlib.Path, files: list[pathlib.Path]) -> Iterator[Target]:
         }
         (folder / f"{name}.yaml").write_text(json.dumps(model))
     with local_mode.running(folder) as local:
-        local.up(str(folder / "echo.yaml"), str(folder / "rows.yaml"), str(expected.EXAMPLE / "model.yaml"))
+        local.up(str(folder / "echo.yaml"), str(folder / "rows.yaml"), str(expected.EXAMPLE / "plain.yaml"))
         for name in ("echo", "rows", "digits"):
             local.serving(name)
         yield Target(f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}", "routed")

@@ -25,6 +25,7 @@ import tritonclient.grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from operators.actuators.process.actuator import ProcessActuator
+from operators.api.endpoint import Assignment
 from operators.api.plan import (
     Arm,
     Fetch,
@@ -364,7 +365,7 @@ async def test_an_endpoint_shares_requests_and_keeps_its_users(local: Local, tmp
     path = "/v2/models/reader/infer"
 
     async def share(wide: int) -> list[str]:
-        split = Split("default", "reader", (("digits", 10_000 - wide), ("wide", wide)), "X-User-Id")
+        split = Split("default", "reader", (("digits", 10_000 - wide), ("wide", wide)), Assignment(header="X-User-Id"))
         await local.actuator.act(key, Plan(route=split))
         return [await over_http(local, path, **{"x-user-id": f"user-{i}"}) for i in range(60)]
 

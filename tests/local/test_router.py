@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import dataclasses
+import json
 import os
 import re
 import signal
@@ -15,10 +18,11 @@ import httpx
 import pytest
 
 from operators.api.errors import Unreachable
-from operators.api.plan import Arm, Route, RouteObserved
+from operators.api.plan import EDGES, Arm, Counts, Mirror, Route, RouteObserved
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Server, Table, successor
+from serving.contract import MIRROR_HEADER, REVISION_HEADER, SHADOW_HEADER, TAP_HEADER
 from tests.rig import ports
 from tests.rig.waiting import until
 
@@ -36,7 +40,10 @@ class Backend:
         self.port = 0
         self.killed_by = b"nothing does"
         self.last_words = b""
+        self.headers = b""
+        self.status = b"200 OK"
         self.asked = 0
+        self.request = b""
 
     @property
     def server(self) -> Server:
@@ -48,13 +55,14 @@ class Backend:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", head)
                 request = head + await reader.readexactly(int(length[1]) if length else 0)
-                self.asked += 1
+                self.asked, self.request = self.asked + 1, request
                 await self.go.wait()
                 if self.killed_by in request:
                     writer.write(self.last_words)
                     return
                 body = self.name.encode()
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                head = b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n\r\n" % (self.status, self.headers, len(body))
+                writer.write(head + body)
                 await writer.drain()
 
 
@@ -142,6 +150,14 @@ async def test_a_request_under_way_is_counted_and_keeps_its_server(running: Rout
 
         await until("the old server is out of use", unused)
     assert reloads(running) == 1
+
+
+async def test_a_server_that_took_another_variant_says_so_itself(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(table(running.table, r1))
+        assert (await client.get(url(listen))).headers["penstock-variant"] == "fp32"
+        r1.headers = b"penstock-variant: pruned\r\n"
+        assert (await client.get(url(listen))).headers.get_list("penstock-variant") == ["pruned"]
 
 
 async def test_a_new_model_is_a_reload_during_which_old_connections_keep_their_servers(
@@ -292,6 +308,84 @@ async def test_metrics_count_the_requests_of_every_server(running: Router, liste
         assert of_model.text == "r1", "with a Model's host its server is asked"
 
 
+def counted(started: Router) -> dict[str, Counts]:
+    """What the only process of HAProxy has counted of Model ``digits``."""
+    seen = started.observe("default", "digits")
+    assert seen is not None
+    assert seen.counts.keys() == seen.read_s.keys()
+    [counts] = seen.counts.values()
+    return dict(counts)
+
+
+async def test_inference_is_counted_by_arm_server_and_time_where_the_route_asks_for_it(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        arms = (Arm("digits-r1", "r1", "fp32", 10_000), Arm("digits-r2", "r2", "fp32", 0))
+        servers = {"default/digits-r1": (r1.server,), "default/digits-r2": (r2.server,)}
+
+        def routed(observe: bool, *shares: int) -> Table:
+            moved = tuple(dataclasses.replace(arm, weight=share) for arm, share in zip(arms, shares, strict=True))
+            route = Route("default", "digits", moved, observe=observe)
+            return successor(running.table, [route], servers, None)
+
+        await running.apply(routed(False, 10_000, 0))
+        assert (await client.post(url(listen))).text == "r1"
+        seen = running.observe("default", "digits")
+        assert seen is not None
+        assert (seen.counts, seen.read_s) == ({}, {})
+        await running.apply(routed(True, 10_000, 0))
+        assert counted(running) == {"digits-r1": Counts(), "digits-r2": Counts()}
+        for _ in range(5):
+            assert (await client.post(url(listen))).text == "r1"
+        for path in ("", "/ready"):
+            await client.get(url(listen).removesuffix("/infer") + path)
+        r1.killed_by = b"HTTP/1.1"
+        # On a connection that has been used before, HAProxy says nothing and closes it.
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post(url(listen))
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as fresh:
+            assert (await fresh.post(url(listen))).status_code == 502
+        await running.apply(routed(True, 0, 10_000))
+        r2.status = b"400 Bad Request"
+        for _ in range(3):
+            assert (await client.post(url(listen))).status_code == 400
+
+        async def all_told() -> bool:
+            return sum(of.answered for of in counted(running).values()) == 10
+
+        await until("all is told", all_told)
+        found = counted(running)
+        assert set(found["digits-r1"].latency) <= {edge * 10**decade for edge in EDGES for decade in range(8)}
+        assert sum(found["digits-r1"].latency.values()) == 5
+        assert found == {
+            "digits-r1": Counts(7, 2, found["digits-r1"].latency, {f"127.0.0.1:{r1.port}": (5, 0)}),
+            "digits-r2": Counts(3, 3, {}, {f"127.0.0.1:{r2.port}": (3, 3)}),
+        }
+    assert reloads(running) == 1
+
+
+async def test_a_new_worker_counts_anew_and_one_that_makes_room_counts_no_more(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        route = Route("default", "digits", (Arm("digits-r1", "r1", "fp32", 10_000),), observe=True)
+        servers = {"default/digits-r1": (r1.server,)}
+        await running.apply(successor(running.table, [route], servers, None))
+        assert (await client.post(url(listen))).text == "r1"
+
+        async def told() -> bool:
+            return counted(running)["digits-r1"].answered == 1
+
+        await until("the request is told", told)
+        before = running.observe("default", "digits")
+        also = Route("default", "other", (), "not yet")
+        await running.apply(successor(running.table, [route, also], servers, None))
+        after = running.observe("default", "digits")
+        assert before is not None
+        assert after is not None
+        assert not before.counts.keys() & after.counts.keys()
+        assert counted(running) == {"digits-r1": Counts()}
+
+
 async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -341,3 +435,102 @@ async def running_workers(started: Router) -> list[int]:
     from operators.router.control import Control
 
     return await Control(started.folder).workers()
+
+
+def mirrored(before: Table, stable: Backend, candidate: Backend, share: int) -> Table:
+    """Model ``digits`` of which the second revision gets no traffic, and copies of ``share`` of the first one's."""
+    arms = (Arm("digits-r1", "r1", "fp32", 10_000), Arm("digits-r2", "r2", "fp32", 0))
+    mirror = Mirror("r2", share, '{"output": {"labels": true}}')
+    servers = {"default/digits-r1": (stable.server,), "default/digits-r2": (candidate.server,)}
+    return successor(before, [Route("default", "digits", arms, observe=True, mirror=mirror)], servers, None)
+
+
+def header(request: bytes, name: str) -> str | None:
+    found = re.search(rb"^%s: (.*)\r$" % name.encode(), request.partition(b"\r\n\r\n")[0] + b"\r", re.MULTILINE)
+    return found[1].decode() if found else None
+
+
+async def test_a_share_of_the_stable_ones_requests_says_for_whom_to_copy_it_and_clients_cannot(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        forged = {MIRROR_HEADER: "forged", SHADOW_HEADER: "r2", TAP_HEADER: "guessed"}
+        for share, copied in ((10_000, True), (0, False)):
+            await running.apply(mirrored(running.table, r1, r2, share))
+            assert (await client.post(url(listen), content=b"{}", headers=forged)).text == "r1"
+            said = header(r1.request, MIRROR_HEADER)
+            assert (json.loads(base64.urlsafe_b64decode(said)) if said else None) == (
+                {"revision": "r2", "compare": {"output": {"labels": True}}} if copied else None
+            )
+            assert (header(r1.request, SHADOW_HEADER), header(r1.request, TAP_HEADER)) == (None, None)
+        await running.apply(mirrored(running.table, r1, r2, 10_000))
+        await client.get(url(listen).removesuffix("/infer"))
+        assert header(r1.request, MIRROR_HEADER) is None, "what is no inference is not copied"
+        await running.apply(mirrored(running.table, r1, r2, 3_000))
+        copies = 0
+        for _ in range(300):
+            await client.post(url(listen), content=b"{}")
+            copies += header(r1.request, MIRROR_HEADER) is not None
+        assert 40 < copies < 150
+        assert r2.asked == 0
+
+
+async def test_a_copy_gets_the_revision_it_names_is_not_counted_and_is_not_copied(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(mirrored(running.table, r1, r2, 10_000))
+        base = f"http://127.0.0.1:{listen.http_port}/default/digits/v2/models/digits"
+        trusted = {TAP_HEADER: running.tap_secret}
+        for revision in ("r2", "r1"):
+            answer = await client.post(f"{base}/infer", content=b"{}", headers=trusted | {SHADOW_HEADER: revision})
+            assert (answer.text, answer.headers[REVISION_HEADER]) == (revision, revision)
+        for one in (r1, r2):
+            assert [header(one.request, name) for name in (MIRROR_HEADER, SHADOW_HEADER, TAP_HEADER)] == [None] * 3
+        unknown = await client.post(f"{base}/infer", content=b"{}", headers=trusted | {SHADOW_HEADER: "r9"})
+        assert (unknown.status_code, unknown.json()) == (404, {"error": "the Model has no such revision now"})
+        await client.post(f"{base}/infer", content=b"{}")
+
+        async def is_counted() -> bool:
+            return counted(running)["digits-r1"].answered == 1
+
+        await until("the one request that is no copy is counted", is_counted)
+        assert counted(running)["digits-r2"] == Counts()
+
+
+async def test_what_came_of_copies_is_counted_without_asking_a_server_and_only_from_who_knows_the_secret(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(mirrored(running.table, r1, r2, 10_000))
+        feedback = f"http://127.0.0.1:{listen.http_port}/default/digits/v2/models/digits/feedback"
+        trusted = {TAP_HEADER: running.tap_secret}
+        for agrees in (True, True, False):
+            done = await client.post(feedback, json={"revision": "r2", "agrees": agrees}, headers=trusted)
+            assert (done.status_code, done.content) == (204, b"")
+        refused = [({"revision": "r2"}, 400), ({"agrees": True}, 400), ({"revision": "r9", "agrees": True}, 404)]
+        for said, status in refused:
+            assert (await client.post(feedback, json=said, headers=trusted)).status_code == status
+        assert (r1.asked, r2.asked) == (0, 0)
+        for headers in ({}, {TAP_HEADER: "guessed"}, {TAP_HEADER: ""}):
+            forged = await client.post(feedback, json={"revision": "r2", "agrees": True}, headers=headers)
+            assert forged.text == "r1", "to the router it is a path as any other"
+
+        async def is_counted() -> bool:
+            return counted(running).get("digits-r2") == Counts(agreed=2, disagreed=1)
+
+        await until("three are counted", is_counted)
+        assert counted(running)["digits-r1"] == Counts()
+
+
+async def test_the_secret_outlives_the_agent_and_nobody_else_may_read_it(tmp_path: Path, listen: Listen) -> None:
+    secrets = []
+    for _ in range(2):
+        started = router(tmp_path / "router", listen)
+        await started.start()
+        secrets.append(started.tap_secret)
+        await started.leave()
+    await started.stop(STOP_TIMEOUT_S)
+    assert secrets[0] == secrets[1]
+    assert len(secrets[0]) == 64
+    assert (tmp_path / "router" / "tap.secret").stat().st_mode & 0o077 == 0

@@ -118,7 +118,7 @@ def test_from_one_yaml_to_answers_to_the_next_revision_to_nothing(local: Local, 
 
 
 def test_the_digits_example_answers_as_onnx_runtime_does(local: Local) -> None:
-    local.up(str(DIGITS / "model.yaml"))
+    local.up(str(DIGITS / "plain.yaml"))
     local.serving("digits")
     code, out, error = local("infer", "digits", "--input", str(DIGITS / "seven.png"), "-o", "json")
     assert code == 0, error

@@ -18,10 +18,12 @@ from tests.rig.node.layout import Node
 ROOT = pathlib.Path(__file__).parents[2]
 CHARTS = ROOT / "helm"
 ARCHIVES = ROOT / "build" / "images"
-IMAGES = ("serve", "operator", "router")
+IMAGES = ("serve", "operator", "router", "builder")
 NAMESPACE = "penstock-system"
 HTTP_PORT, GRPC_PORT = 30080, 30900
 """NodePorts of the router."""
+STORE = "s3://models/store"
+"""Where builds publish; each namespace has its own way there."""
 
 
 class Installation:
@@ -60,7 +62,11 @@ def on(kubeconfig: pathlib.Path, node: Node | None) -> Installation:
         AssertionError: it is another cluster and nothing says where it can pull from.
     """
     ports = {"http": HTTP_PORT, "grpc": GRPC_PORT} if node else {}
-    values: dict[str, Any] = {"router": {"service": {"type": "NodePort", "nodePorts": ports}}}
+    # Little, since a node of two processors has other pods as well; and slow, so that a build can be met at work.
+    few, most = {"cpu": "100m", "memory": "256Mi"}, {"cpu": "500m", "memory": "2Gi"}
+    builder = {"resources": {"requests": few, "limits": most}}
+    router = {"service": {"type": "NodePort", "nodePorts": ports}}
+    values: dict[str, Any] = {"router": router, "builder": builder, "store": STORE}
     if node is not None:
         load(node, print)
     else:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from operators.actuators.kubernetes import diagnosis, drift, makers, observing
+from operators.actuators.kubernetes.building import Building
+from operators.actuators.kubernetes.events import Events
 from operators.actuators.kubernetes.gateway import Gateway
 from operators.actuators.kubernetes.isolation import Isolation
 from operators.actuators.kubernetes.resources import Children, Routers
@@ -29,6 +31,8 @@ class KubernetesActuator:
     children: Children
     routers: Routers
     fetch_image: str
+    building: Building
+    events: Events
     router_url: str
     """Where clients reach the router, without a trailing slash."""
     gateway: Gateway | None = None
@@ -54,7 +58,17 @@ class KubernetesActuator:
             )
             for deployment in self.children.deployments.list(key.namespace, labels)
         }
-        seen = Observation(fetches=dict(observing.fetch(location) for location in locations), workloads=workloads)
+        fetches = dict(observing.fetch(location) for location in locations)
+        builds = self.building.observe(key)
+        for built in builds.values():
+            fetches |= observing.published(built)
+        seen = Observation(
+            fetches=fetches,
+            workloads=workloads,
+            builds=builds,
+            cannot_build=self.building.hindrance,
+            cannot_mirror="servers in a cluster are not told where copies of requests go",
+        )
         weights = {revision.name: revision.weight for revision in model.status.revisions}
         reported = {
             key_of(deployment).name: observing.arm(deployment, weights)
@@ -93,6 +107,8 @@ class KubernetesActuator:
         wanted: list[tuple[Cache, Object]] = []
         if self.isolation and plan.workloads:
             wanted.append((self.isolation.policies, self.isolation.policy(key, plan.workloads, reference)))
+        if self.isolation and plan.builds:
+            wanted.append((self.isolation.policies, self.isolation.of_builds(key, plan.builds, reference)))
         for workload in plan.workloads:
             deployment = makers.deployment(workload, reference, self.fetch_image, self.cache_url)
             wanted.append((self.children.deployments, deployment))
@@ -115,6 +131,11 @@ class KubernetesActuator:
         for resource, child in self._existing(key):
             if (resource, key_of(child)) not in names:
                 await self.connection.delete(resource, child)
+        for event in plan.events:
+            await self.events.tell(key, owner["metadata"]["uid"], event)
+        if key.kind == "Model":
+            # At last: nothing that serves waits for a build.
+            await self.building.act(key, reference, plan.builds)
 
     async def _apply(self, cache: Cache, wanted: Object, owner_uid: str) -> None:
         live = cache.get(*key_of(wanted))

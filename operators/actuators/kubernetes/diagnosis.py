@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from operators.actuators.kubernetes.build_jobs import BUILD_LABEL
 from operators.actuators.kubernetes.makers import STORAGE_SECRET
 from serving.contract import Exit
 
@@ -57,7 +58,13 @@ class Cause:
 
 def cause(deployment: Object, pods: Sequence[Object]) -> Cause | None:
     """The most telling cause for which a replica of ``deployment`` is not ready; None if none is known."""
-    found = [*_of_deployment(deployment), *(c for pod in _newest_first(pods) for c in _of_pod(pod, pods))]
+    found = [*_of_deployment(deployment), *filter(None, [of_pods(pods)])]
+    return min(found, key=lambda each: REASONS.index(each.reason), default=None)
+
+
+def of_pods(pods: Sequence[Object]) -> Cause | None:
+    """The most telling cause for which none of ``pods`` gets on; None if none is known."""
+    found = [c for pod in _newest_first(pods) for c in _of_pod(pod, pods)]
     return min(found, key=lambda each: REASONS.index(each.reason), default=None)
 
 
@@ -128,7 +135,7 @@ def _of_pod(pod: Object, pods: Sequence[Object]) -> Iterator[Cause]:
     if scheduled.get("status") == "False" and scheduled.get("message"):
         noise = r"[,.]? (no new claims to deallocate, )?preemption: .*|(?<=not found)\. not found|[. ]*$"
         said = re.sub(noise, "", _plain(scheduled["message"]))
-        yield Cause("Unschedulable", f"{_name(pod)} fits no node: {said}; {_make_room(said)}")
+        yield Cause("Unschedulable", f"{_name(pod)} fits no node: {said}; {_make_room(pod, said)}")
 
 
 def _of_container(pod: Object, container: Object) -> Iterator[Cause]:
@@ -154,27 +161,25 @@ def _of_container(pod: Object, container: Object) -> Iterator[Cause]:
 
 
 def _ended(pod: Object, container: str, where: str, ended: Object) -> Cause:
-    code, said = ended.get("exitCode", 0), _last_words(ended.get("message", ""))
+    code, said = ended.get("exitCode", 0), last_words(ended.get("message", ""))
     if code == Exit.REFUSED and _is_ours(pod, container):
         return Cause("Refused", said or f"{where} refuses the artifact")
     if ended.get("reason") == "OOMKilled":
         limit = _limit(pod, container, "memory")
         if limit:
-            needs = f"needs more memory than its limit of {limit} (OOMKilled); raise spec.resources.limits.memory"
+            needs = f"needs more memory than its limit of {limit} (OOMKilled); raise {_said_by(pod, 'limits.memory')}"
         else:
-            needs = "was killed for its node had no memory left (OOMKilled); set spec.resources.requests.memory"
+            needs = f"was killed for its node had no memory left (OOMKilled); set {_said_by(pod, 'requests.memory')}"
         return Cause("OutOfMemory", f"{where} {needs}")
     if ended.get("reason") in _RUN:
         return _cannot_run(where, said)
     name, namespace = pod["metadata"]["name"], pod["metadata"].get("namespace", "default")
     log = f"`kubectl -n {namespace} logs {name} -c {container} --previous` says more"
     how = f"ended with {_exit(code)}{f': {said}' if said else ''}"
+    keys = f"; put the bucket's keys into Secret {STORAGE_SECRET} of namespace {namespace}" if _NO_KEYS in said else ""
     if container == FETCH:
-        keys = (
-            f"; put the bucket's keys into Secret {STORAGE_SECRET} of namespace {namespace}" if _NO_KEYS in said else ""
-        )
         return Cause("FetchFailed", f"{where} {how}{keys}; it is tried again, {log}")
-    return Cause("Crashing", f"{where} {how}; it is started again, {log}")
+    return Cause("Crashing", f"{where} {how}{keys}; it is started again, {log}")
 
 
 def _cannot_run(where: str, said: str) -> Cause:
@@ -186,19 +191,26 @@ def _ended_pod(pod: Object) -> Cause:
     status = pod["status"]
     reason, said = status.get("reason", ""), _plain(status.get("message", "")).rstrip(". ")
     if reason == "Evicted":
-        todo = "set spec.resources.requests to what it needs, so that it gets a node with as much"
+        todo = f"set {_said_by(pod, 'requests')} to what it needs, so that it gets a node with as much"
         return Cause("Evicted", f"{_name(pod)} was evicted: {said}; {todo}")
     told = ": ".join(part for part in (reason, said) if part) or "it has failed"
     return Cause("PodFailed", f"{_name(pod)} is over: {told}; another takes its place")
 
 
-def _make_room(said: str) -> str:
+def _make_room(pod: Object, said: str) -> str:
     if "persistentvolumeclaim" in said.lower():
         return "create or bind the claim, or correct source.uri"
     if short := re.findall(r"Insufficient ([\w./-]*\w)", said):
         what = " and ".join(dict.fromkeys(short))
-        return f"lower spec.resources.requests ({what}), free some, or add a node that has it"
+        return f"lower {_said_by(pod, 'requests')} ({what}), free some, or add a node that has it"
     return "free or add a node that takes it"
+
+
+def _said_by(pod: Object, what: str) -> str:
+    """The field that says what a pod gets of something."""
+    if BUILD_LABEL in (pod["metadata"].get("labels") or {}):
+        return f"builder.resources.{what} of Penstock's chart"
+    return f"spec.resources.{what}"
 
 
 def _exit(code: int) -> str:
@@ -258,7 +270,7 @@ def _is_over(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
-def _last_words(text: str) -> str:
+def last_words(text: str) -> str:
     """The last line: of a log it is the one that says why."""
     lines = [line for line in text.splitlines() if line.strip()]
     return _plain(lines[-1] if lines else "")

@@ -11,7 +11,7 @@ as done when its status has been current for ``SETTLE_S``, and ``RouteObserved.t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from operators.actuators.kubernetes import makers
 from operators.actuators.kubernetes.resources import GRPC_ROUTES, HTTP_ROUTES
@@ -117,6 +117,18 @@ def _backends(route: Object) -> dict[str, int]:
     """Weights of the workloads that a route sends to."""
     rules = route["spec"].get("rules", [])
     return {ref["name"]: ref["weight"] for rule in rules for ref in rule.get("backendRefs", [])}
+
+
+def models_behind(route: Object, service: Callable[[str, str], Object | None]) -> Iterator[Key]:
+    """The Models whose workloads ``route`` sends to, an Endpoint's too: they wait until it is taken up.
+
+    ``service`` gives the Service of a namespace and name, which has the name of its workload.
+    """
+    namespace = route["metadata"]["namespace"]
+    for workload in _backends(route):
+        labels = (service(namespace, workload) or {"metadata": {}})["metadata"].get("labels") or {}
+        if MODEL_LABEL in labels:
+            yield Key("Model", namespace, labels[MODEL_LABEL])
 
 
 def url(gateway: Object | None) -> str:

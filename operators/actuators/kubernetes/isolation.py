@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from operators.actuators.kubernetes import build_jobs, makers
 from operators.actuators.kubernetes.resources import NETWORK_POLICIES
 from operators.api import routes
-from operators.api.plan import Key, Workload
+from operators.api.plan import Build, Key, Workload
 from operators.runtime.cache import Cache
 from operators.runtime.resource import Object
 
@@ -22,10 +23,7 @@ def network_policy(
 ) -> Object:
     """The NetworkPolicy of the Model ``key``: in from the router and from ``namespaces``, by the workloads' ports."""
     ports = sorted({port for w in workloads for port in (w.runtime.ports.http, w.runtime.ports.grpc)})
-    sources: list[Object] = [
-        {"namespaceSelector": _called(router_namespace), "podSelector": {"matchLabels": routes.ROUTER_LABELS}}
-    ]
-    sources += [{"namespaceSelector": _called(namespace)} for namespace in namespaces]
+    sources = [makers.pods_of(router_namespace, routes.ROUTER_LABELS), *map(makers.pods_of, namespaces)]
     labels = routes.MANAGED_BY | {routes.MODEL_LABEL: key.name}
     return {
         "apiVersion": NETWORK_POLICIES.api_version,
@@ -39,18 +37,19 @@ def network_policy(
     }
 
 
-def _called(namespace: str) -> Object:
-    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-
-
 @dataclasses.dataclass(frozen=True)
 class Isolation:
     """Who is let in, and the NetworkPolicies that are there."""
 
     policies: Cache
     router_namespace: str
+    operator_namespace: str
     namespaces: tuple[str, ...] = ()
 
     def policy(self, key: Key, workloads: Sequence[Workload], owner: Object) -> Object:
         """See ``network_policy``."""
         return network_policy(key, workloads, self.router_namespace, self.namespaces, owner)
+
+    def of_builds(self, key: Key, builds: Sequence[Build], owner: Object) -> Object:
+        """See ``build_jobs.network_policy``; the operator's pods are where it elects its leader."""
+        return build_jobs.network_policy(key, builds, self.operator_namespace, owner)

@@ -7,7 +7,7 @@ nothing and the garbage collector removes what is left behind.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -34,7 +34,9 @@ REGISTRY_SECRET = "penstock-registry"
 of OCI registries; where it exists, a fetch from one sees it.
 """
 
-_SOURCE_DIR = "/mnt/source"
+STORAGE_KEYS: Object = {"secretRef": {"name": STORAGE_SECRET, "optional": True}}
+
+_SOURCE_DIR, _OTHERWISE_DIR = "/mnt/source", "/mnt/otherwise"
 _REGISTRY_DIR = "/mnt/registry"
 _NOBODY = 65532
 _PROVEN_S = 10
@@ -149,43 +151,46 @@ def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Obje
 def _pod(workload: Workload, fetch_image: str, cache_url: str | None) -> Object:
     mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
     volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
-    uri, mounts = workload.artifact.uri, [mount]
-    source = urlparse(uri)
-    if source.scheme == "pvc":
+    mounts = [mount]
+
+    def seen(uri: str, name: str, folder: str) -> str:
+        """The URI as the pod sees it; what it takes to see it is mounted."""
+        source = urlparse(uri)
+        if source.scheme != "pvc":
+            return uri
         claim = {"claimName": source.netloc, "readOnly": True}
-        volumes.append({"name": "source", "persistentVolumeClaim": claim})
-        mounts = [mount, {"name": "source", "mountPath": _SOURCE_DIR, "readOnly": True}]
-        uri = f"file://{_SOURCE_DIR}{source.path}"
-    env = {Env.TERMINATION_LOG: "/dev/termination-log"} | ({Env.CACHE_URL: cache_url} if cache_url else {})
-    if source.scheme == "oci":
-        logins = {"key": ".dockerconfigjson", "path": "config.json"}
-        secret = {"secretName": REGISTRY_SECRET, "optional": True, "items": [logins]}
-        volumes.append({"name": "registry", "secret": secret})
-        mounts = [mount, {"name": "registry", "mountPath": _REGISTRY_DIR, "readOnly": True}]
-        env[Env.DOCKER_CONFIG] = _REGISTRY_DIR
-    fetch = ["fetch", "--uri", uri, "--digest", str(workload.artifact.digest), "--to", contract.MODEL_DIR]
+        volumes.append({"name": name, "persistentVolumeClaim": claim})
+        mounts.append({"name": name, "mountPath": folder, "readOnly": True})
+        return f"file://{folder}{source.path}"
+
+    artifact, otherwise = workload.artifact, workload.otherwise
+    fetch = ["fetch", "--uri", seen(artifact.uri, "source", _SOURCE_DIR), "--digest", str(artifact.digest)]
+    fetch += ["--to", contract.MODEL_DIR]
+    if otherwise is not None:
+        uri = seen(otherwise.uri, "otherwise", _OTHERWISE_DIR)
+        fetch += ["--for-cpu", ",".join(otherwise.for_cpu)]
+        fetch += ["--otherwise", f"{otherwise.variant}={uri}@{otherwise.digest}"]
+    variables = {Env.TERMINATION_LOG: "/dev/termination-log"} | ({Env.CACHE_URL: cache_url} if cache_url else {})
+    if "oci" in {urlparse(uri).scheme for uri in (artifact.uri, otherwise.uri if otherwise else "")}:
+        volume, logins, variables[Env.DOCKER_CONFIG] = registry_logins()
+        volumes.append(volume)
+        mounts.append(logins)
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": contract.PRE_STOP_SLEEP_S + contract.DRAIN_TIMEOUT_S + _KILL_GRACE_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _NOBODY,
-            "runAsGroup": _NOBODY,
-            "fsGroup": _NOBODY,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "initContainers": [
             {
                 "name": "fetch",
                 "image": fetch_image,
                 "args": fetch,
-                "env": _env(env),
-                "envFrom": [{"secretRef": {"name": STORAGE_SECRET, "optional": True}}],
+                "env": env(variables),
+                "envFrom": [STORAGE_KEYS],
                 "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],
                 "resources": _compute(workload),
-                "terminationMessagePolicy": _LAST_WORDS,
-                "securityContext": _RESTRICTED,
+                "terminationMessagePolicy": LAST_WORDS,
+                "securityContext": RESTRICTED,
             }
         ],
         "containers": [_engine(workload, [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}])],
@@ -193,9 +198,30 @@ def _pod(workload: Workload, fetch_image: str, cache_url: str | None) -> Object:
     }
 
 
-_LAST_WORDS = "FallbackToLogsOnError"
+def pods_of(namespace: str, labels: Mapping[str, str] | None = None) -> Object:
+    """Whom a NetworkPolicy lets in: the pods of a namespace, those with ``labels`` or all."""
+    found: Object = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    return found | ({"podSelector": {"matchLabels": dict(labels)}} if labels else {})
+
+
+def registry_logins() -> tuple[Object, Object, str]:
+    """Volume, mount and folder of what logs in to OCI registries."""
+    logins = {"key": ".dockerconfigjson", "path": "config.json"}
+    secret = {"secretName": REGISTRY_SECRET, "optional": True, "items": [logins]}
+    mount = {"name": "registry", "mountPath": _REGISTRY_DIR, "readOnly": True}
+    return {"name": "registry", "secret": secret}, mount, _REGISTRY_DIR
+
+
+LAST_WORDS = "FallbackToLogsOnError"
 """What has not written why it ends is quoted from its log, so that a condition can say more than an exit code."""
-_RESTRICTED: Object = {
+POD_SECURITY: Object = {
+    "runAsNonRoot": True,
+    "runAsUser": _NOBODY,
+    "runAsGroup": _NOBODY,
+    "fsGroup": _NOBODY,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+RESTRICTED: Object = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -208,7 +234,7 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
         "name": "engine",
         "image": runtime.image,
         "args": list(runtime.args),
-        "env": _env(
+        "env": env(
             {
                 Env.MODEL: workload.model,
                 Env.NAMESPACE: workload.namespace,
@@ -235,8 +261,8 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
         "livenessProbe": {**_alive(runtime), "timeoutSeconds": 5, "periodSeconds": 10, "failureThreshold": 3},
         "lifecycle": {"preStop": {"sleep": {"seconds": contract.PRE_STOP_SLEEP_S}}},
         "resources": _compute(workload),
-        "terminationMessagePolicy": _LAST_WORDS,
-        "securityContext": _RESTRICTED,
+        "terminationMessagePolicy": LAST_WORDS,
+        "securityContext": RESTRICTED,
         "volumeMounts": list(mounts),
     }
     if runtime.command:
@@ -251,7 +277,8 @@ def _alive(runtime: ServingRuntimeSpec) -> Object:
     return {"tcpSocket": {"port": "http"}}
 
 
-def _env(values: dict[Env, str]) -> list[Object]:
+def env(values: dict[Env, str]) -> list[Object]:
+    """Environment as a container's spec has it."""
     return [{"name": str(name), "value": value} for name, value in values.items()]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
@@ -9,7 +11,7 @@ from urllib.parse import urlparse
 from operators.actuators.kubernetes import diagnosis, makers
 from operators.api import routes
 from operators.api.model import Location
-from operators.api.plan import Arm, Fetch, FetchObserved, FetchState, RouteObserved, WorkloadObserved
+from operators.api.plan import Arm, BuildObserved, Fetch, FetchObserved, FetchState, RouteObserved, WorkloadObserved
 
 Object = dict[str, Any]
 
@@ -40,6 +42,13 @@ def fetch(location: Location) -> tuple[Fetch, FetchObserved]:
     return wish, FetchObserved(FetchState.FETCHED, location.digest)
 
 
+def published(built: BuildObserved) -> dict[Fetch, FetchObserved]:
+    """What a build has put where pods fetch it."""
+    variants = built.report.variants if built.report is not None else ()
+    made = {Fetch(one.uri, one.digest): one.digest for one in variants if one.accepted and one.uri}
+    return {fetch: FetchObserved(FetchState.FETCHED, digest) for fetch, digest in made.items()}
+
+
 def workload(deployment: Object, pods: Sequence[Object]) -> WorkloadObserved:
     """A Deployment and its pods as the planner sees them.
 
@@ -59,9 +68,20 @@ def workload(deployment: Object, pods: Sequence[Object]) -> WorkloadObserved:
         reason=cause.reason if cause else "",
         message=cause.message if cause else "",
         doing="" if settled or cause else diagnosis.doing(pods),
+        otherwise=sum(_took_another(pod) for pod in pods if is_ready(pod)),
         recovering=ready >= wanted > status.get("availableReplicas", 0) and ended > 0,
         refused=cause is not None and cause.reason == "Refused",
     )
+
+
+def _took_another(pod: Object) -> bool:
+    """Whether its fetch took the variant for processors that lack something, by its last words."""
+    for container in pod.get("status", {}).get("initContainerStatuses", []):
+        words = container.get("state", {}).get("terminated", {}).get("message", "")
+        if container["name"] == diagnosis.FETCH and words:
+            with contextlib.suppress(ValueError):
+                return "variant" in json.loads(words)
+    return False
 
 
 def _restarts(pod: Object, kind: str) -> int:

@@ -20,6 +20,8 @@ NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "Netwo
 GATEWAYS = Resource("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 GRPC_ROUTES = Resource("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 
 
@@ -41,7 +43,8 @@ class Children:
     deployments: Cache
     services: Cache
     config_maps: Cache
+    jobs: Cache
     pods: Cache
 
     def __iter__(self) -> Iterator[Cache]:
-        return iter((self.deployments, self.services, self.config_maps, self.pods))
+        return iter((self.deployments, self.services, self.config_maps, self.jobs, self.pods))

@@ -13,10 +13,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from operators.actuators.process import fetching
+from operators.actuators.process import building, fetching
 from operators.actuators.process.children import Child, Process, recorded
 from operators.api.errors import OperatorError
-from operators.api.plan import Fetch, FetchState, Key, Observation, Plan, Route, Split, Workload, WorkloadObserved
+from operators.api.plan import (
+    Build,
+    Fetch,
+    FetchState,
+    Key,
+    Observation,
+    Plan,
+    Route,
+    Split,
+    Workload,
+    WorkloadObserved,
+)
 from operators.router import daemon
 from operators.router.agent import Router
 from operators.router.configuration import Listen
@@ -61,8 +72,15 @@ class ProcessActuator:
         """Children that are to end; with a task once the router has been told."""
         self._told: dict[Key, object] = {}
         self._fetching = fetching.Fetching(folder, python, self._environment, self._fetched)
+        self._building = building.Building(folder, python, self._environment, self._built)
         self._router = Router(folder / "router", listen, haproxy, self._environment, self._router_changed)
         self._lock = asyncio.Lock()
+        # Where copies of requests go. This is no part of what a process is, so that none starts anew for it.
+        self._serving = {
+            **self._environment,
+            Env.ROUTER: f"{self._host}:{listen.http_port}",
+            Env.TAP_SECRET: self._router.tap_secret,
+        }
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -78,7 +96,7 @@ class ProcessActuator:
             if running is not None and process is None:
                 await running.end(_END_TIMEOUT_S)
             elif running is not None and process is not None:
-                child = Child(process, self._folder, self._environment, self._changed)
+                child = Child(process, self._folder, self._serving, self._changed)
                 self._children[process.name] = child
                 adopting.append(child.adopt(running))
         await asyncio.gather(*adopting)
@@ -92,7 +110,9 @@ class ProcessActuator:
         if self._loop is not None:
             self._loop.cancel()
         leaving = [task for task in self._leaving.values() if task is not None]
-        await asyncio.gather(*([self._loop] if self._loop else []), self._fetching.stop(), return_exceptions=True)
+        await asyncio.gather(
+            *([self._loop] if self._loop else []), self._fetching.stop(), self._building.stop(), return_exceptions=True
+        )
         await self._router.stop(_END_TIMEOUT_S)
         for task in leaving:
             task.cancel()
@@ -117,15 +137,15 @@ class ProcessActuator:
             if child.process.owner == key:
                 children.setdefault(child.process.workload, []).append(child)
         prefix = "" if key.namespace == "default" else f"/{key.namespace}/{key.name}"
-        host = "127.0.0.1" if self._listen.host in ("0.0.0.0", "::") else self._listen.host
         return Observation(
             fetches={fetch: self._fetching.observed(fetch) for fetch in wished},
+            builds={build: self._building.observed(build) for build in plan.builds},
             workloads={
                 name: _seen(wanted.get(name), children.get(name, []), self._fetching)
                 for name in sorted(wanted.keys() | children.keys())
             },
             route=self._router.observe(key.namespace, key.name),
-            url=f"http://{host}:{self._listen.http_port}{prefix}/v2/models/{key.name}",
+            url=f"http://{self._host}:{self._listen.http_port}{prefix}/v2/models/{key.name}",
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
@@ -145,6 +165,11 @@ class ProcessActuator:
         """Log files of a Model's processes, the one written last at the end."""
         found = (self._folder / "logs" / namespace / model).glob("*.log")
         return tuple(sorted(found, key=lambda path: path.stat().st_mtime))
+
+    @property
+    def _host(self) -> str:
+        """Where this machine reaches the router."""
+        return "127.0.0.1" if self._listen.host in ("0.0.0.0", "::") else self._listen.host
 
     @property
     def _is_settled(self) -> bool:
@@ -169,6 +194,7 @@ class ProcessActuator:
                 for plan in self._plans.values()
                 for fetch in (*plan.fetches, *(workload.artifact for workload in plan.workloads))
             )
+            self._building.want(build for plan in self._plans.values() for build in plan.builds)
             wanted = {process.name: process for process in (self._catalog(), *self._processes())}
             self._start_missing(wanted.values())
             for name, child in self._children.items():
@@ -184,7 +210,7 @@ class ProcessActuator:
     def _start_missing(self, wanted: Iterable[Process]) -> None:
         for process in wanted:
             if process.name not in self._children:
-                self._children[process.name] = Child(process, self._folder, self._environment, self._changed)
+                self._children[process.name] = Child(process, self._folder, self._serving, self._changed)
                 self._children[process.name].supervise()
 
     def _processes(self) -> Iterator[Process]:
@@ -222,7 +248,7 @@ class ProcessActuator:
         for name, places in before.models.items():
             namespace, _, model = name.partition("/")
             if not self._may_end(Key("Model", namespace, model)):
-                routes.append(Route(namespace, model, places.arms, places.message))
+                routes.append(places.route(name))
         for split in before.endpoints.values():
             if not self._may_end(Key("Endpoint", split.namespace, split.name)):
                 routes.append(split)
@@ -298,6 +324,11 @@ class ProcessActuator:
     def _fetched(self, fetch: Fetch) -> None:
         for key, plan in self._plans.items():
             if fetch in plan.fetches or any(workload.artifact == fetch for workload in plan.workloads):
+                self._changed(key)
+
+    def _built(self, build: Build) -> None:
+        for key, plan in self._plans.items():
+            if build in plan.builds:
                 self._changed(key)
 
     def _router_changed(self) -> None:

@@ -24,7 +24,7 @@ def model(**spec: Any) -> dict[str, Any]:
         (model(runtme="triton"), "Model 'digits': spec.runtme: unknown field; did you mean runtime?"),
         (
             model(contract={"output": {"colour": "red"}}),
-            "Model 'digits': spec.contract.output.colour: unknown field; there are labels",
+            "Model 'digits': spec.contract.output.colour: unknown field; there are detections, labels",
         ),
         (
             model(contract={"input": {"image": {"size": [32]}}}),

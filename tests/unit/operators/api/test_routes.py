@@ -7,8 +7,9 @@ import pytest
 
 from operators.actuators.kubernetes import makers
 from operators.api import routes
+from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import Arm, Route, RouteObserved, Split
+from operators.api.plan import Arm, Counts, Route, RouteObserved, Split
 
 NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a", 1_000)
 
@@ -18,7 +19,10 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
     [
         Route("ns", "digits", (NEW, OLD)),
         Route("ns", "digits", (), "nothing serves it"),
-        Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), "X-User"),
+        Route("ns", "digits", (NEW, OLD), observe=True),
+        Route("ns", "digits", (NEW, OLD), assignment=Assignment(header="X-Tenant", cookie="session_id")),
+        Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
+        Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
         Split("ns", "reader", ()),
     ],
 )
@@ -48,7 +52,12 @@ def with_arm(**part: Any) -> dict[str, Any]:
         (with_arm(revision="r1\nadd server"), "arms.0.revision: String should match pattern"),
         (with_arm(variant="a/b"), "arms.0.variant: String should match pattern"),
         (with_arm(weight=-1), "arms.0.weight: Input should be greater than or equal to 0"),
-        (config_map("e-split", '{"shares": [["m", 10000]], "stickyHeader": "x }\\n"}'), "stickyHeader: String should"),
+        (
+            config_map("e-split", '{"shares": [], "assignment": {"header": "x }\\n"}}'),
+            "assignment.header: String should",
+        ),
+        (config_map("e-split", '{"shares": [], "assignment": {"cookie": "a b"}}'), "assignment.cookie: String should"),
+        (config_map("e-split", '{"shares": [], "names": {"a": "M/x"}}'), "names.a: String should match pattern"),
         (config_map("e-split", '{"shares": [["M/x", 10000]]}'), "shares.0.0: String should match pattern"),
     ],
 )
@@ -85,6 +94,54 @@ def test_a_report_says_who_is_busy_only_of_those_that_are_to_end(
     assert report["data"] == {"ns.digits": told}
     assert routes.reported(report, "ns", "digits") == read
     assert routes.reported(report, "ns", "wide") is None
+
+
+COUNTED = RouteObserved(
+    (NEW, OLD),
+    {"digits-new-a": 0, "digits-old-a": 0},
+    counts={
+        "8@170": {
+            "digits-new-a": Counts(12, 2, {1100: 9, 13_000: 1}, {"10.0.0.1:8080": (11, 1)}),
+            "digits-old-a": Counts(),
+        }
+    },
+    read_s={"8@170": 12.5},
+)
+
+
+def test_what_several_routers_counted_stands_side_by_side_each_under_its_own_name() -> None:
+    seen = [
+        routes.reported(routes.report("system", pod, "uid", {("ns", "digits"): COUNTED}), "ns", "digits")
+        for pod in ("router-1", "router-2")
+    ]
+    [counts] = COUNTED.counts.values()
+    names = ("router-1/8@170", "router-2/8@170")
+    both = routes.together(seen)
+    assert both is not None
+    assert (both.counts, both.read_s) == (dict.fromkeys(names, counts), dict.fromkeys(names, 12.5))
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [],
+        {"router-2/8@170": [1, {}]},
+        {"8@170": [float("inf"), {}]},
+        {"8@170": [1, {"Other/a": [0, 0, {}, {}]}]},
+        {"8@170": [1, {"digits-new-a": [-1, 0, {}, {}]}]},
+        {"8@170": [1, {"digits-new-a": [1, 2, {}, {}]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, {"1200": 1}, {}]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, {"-10": 1}, {}]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, {}, {"a b": [1, 0]}]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, {}]}]},
+        {"8@170": [1, {"digits-new-a": [10**30, 0, {}, {}]}]},
+    ],
+)
+def test_counts_that_no_router_of_ours_writes_are_not_known_and_the_arms_are(counts: object) -> None:
+    report = routes.report("system", "router-1", "uid", {("ns", "digits"): RouteObserved((NEW,))})
+    told = json.loads(report["data"]["ns.digits"]) | {"counts": counts}
+    report["data"]["ns.digits"] = json.dumps(told)
+    assert routes.reported(report, "ns", "digits") == RouteObserved((NEW,), {"digits-new-a": 0})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"arms": [["only"]]}', '{"arms": 1}'])

@@ -196,6 +196,16 @@ def test_applying_getting_listing_and_deleting(local: LocalClient) -> None:
     assert local.list(MODEL, None) == []
 
 
+def test_a_merge_changes_what_it_names_and_removes_what_is_null(local: LocalClient) -> None:
+    client.apply(local, model(rollout={"steps": [{"weight": 5}], "paused": True}))
+    change = {"metadata": {"annotations": {"a": "b", "c": None}}, "spec": {"rollout": {"paused": None}, "replicas": 2}}
+    local.merge(MODEL, "default", "digits", change)
+    got = local.get(MODEL, "default", "digits")
+    assert got["metadata"]["annotations"] == {"a": "b"}
+    assert (got["spec"]["replicas"], got["spec"]["rollout"]["paused"]) == (2, False)
+    assert [step["weight"] for step in got["spec"]["rollout"]["steps"]] == [5]
+
+
 def test_a_runtime_has_no_namespace(local: LocalClient) -> None:
     data = {
         "apiVersion": "penstock.dev/v1alpha1",

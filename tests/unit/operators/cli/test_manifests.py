@@ -185,6 +185,14 @@ def test_a_document_that_cannot_be_used_is_named_with_file_and_line(tmp_path: pa
     assert str(raised.value) == message.format(file=tmp_path / "bad.yaml", folder=tmp_path)
 
 
+def test_a_model_given_in_the_place_of_its_yaml_is_named_with_where_it_belongs(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08\xcd\xff")
+    with pytest.raises(
+        BadManifest, match=r"is no text; give a YAML of a Model, which names such a file in spec\.source"
+    ):
+        manifests.load([str(tmp_path / "model.onnx")], "default")
+
+
 def test_paths_that_hold_no_manifests_are_named(tmp_path: pathlib.Path) -> None:
     errors: list[Any] = []
     for given in (tmp_path / "none.yaml", tmp_path):

@@ -56,6 +56,19 @@ def test_a_line_is_told_when_something_a_person_wants_to_know_is_new() -> None:
     ]
 
 
+def test_while_variants_are_made_the_line_says_where_to_look() -> None:
+    serves = model("True", "Serving", "revision 1a2b3c4d (fp32) serves", "1a2b3c4d")
+    building = model("True", "Serving", "revision 1a2b3c4d (fp32) serves", "1a2b3c4d")
+    building["status"]["conditions"].append({"type": "VariantsReady", "status": "False", "reason": "Building"})
+    changes = view.Changes()
+    assert [changes.line(DIGITS, state) for state in (building, building, serves)] == [
+        f"model default/digits Ready: {URL} (revision 1a2b3c4d); variants are being made, "
+        "`penstock describe model digits` says how far",
+        None,
+        f"model default/digits Ready: {URL} (revision 1a2b3c4d)",
+    ]
+
+
 def endpoint() -> dict[str, Any]:
     message = "endpoint reader: no arm has a serving model"
     condition = {"type": "Ready", "status": "False", "reason": "NoArmAnswers", "message": message}

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from operators.api.endpoint import Endpoint
+from operators.api.endpoint import Assignment, Endpoint
 from operators.api.model import Model
 from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
+from operators.api.status import RolloutStatus
 from operators.planning import endpoints
 from tests.unit.operators.planning.world import START, World, model
 
@@ -19,6 +20,7 @@ def named(name: str, of: Model = SERVING.model) -> Model:
     return of.model_copy(update={"metadata": of.metadata.model_copy(update={"name": name})})
 
 
+ARMS = {"control": "a", "challenger": "b"}
 SEEN = Observation(url="http://router/default/reader/v2/models/reader")
 
 
@@ -33,13 +35,13 @@ def told(decided: Plan, type_: str = "Ready") -> tuple[str, str, str]:
 
 def test_an_endpoint_splits_traffic_over_its_models() -> None:
     decided = plan(endpoint(assignment={"header": "x-user"}), named("a"), named("b"))
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), "x-user")
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), Assignment(header="x-user"), ARMS)
     assert told(decided) == ("True", "Serving", "every arm's model serves")
 
 
 def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_the_endpoint_is_not_ready() -> None:
     decided = plan(endpoint(), named("a"), named("b", model()))
-    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None)
+    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None, {"control": "a"})
     message = "endpoint reader: these arms have no serving model, the others get all: challenger (model b, weight 10)"
     assert told(decided) == ("False", "ArmsMissing", message)
 
@@ -50,7 +52,7 @@ def test_an_endpoint_is_as_ready_as_its_models() -> None:
     starting.workloads.clear()
     starting.tick()
     decided = plan(endpoint(), named("a"), named("b", starting.model))
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None)
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS)
     assert told(decided)[:2] == ("False", "ModelNotReady")
 
 
@@ -93,3 +95,29 @@ def test_fields_that_are_not_acted_on_are_named() -> None:
     decided = plan(endpoint(policy="bandit"), named("a"), named("b"))
     message = "endpoint reader: this version stores, but does not act on: spec.policy"
     assert told(decided, "Accepted") == ("True", "PartlyActedOn", message)
+
+
+def rolling(name: str, began: str, state: str = "Progressing") -> Model:
+    status = RolloutStatus.model_validate(
+        {"revision": "5e6f", "stable": "1a2b", "began": began, "state": state, "since": began, "message": ""}
+    )
+    model = named(name)
+    return model.model_copy(update={"status": model.status.model_copy(update={"rollout": status})})
+
+
+def test_arms_of_an_endpoint_roll_one_at_a_time_and_the_second_says_for_whom_it_waits() -> None:
+    first, second = rolling("b", "2026-01-01T00:00:00Z"), rolling("a", "2026-01-01T00:00:01Z", "Waiting")
+    models = [first, second]
+    assert endpoints.waits(first, [endpoint()], models) == ""
+    message = "model b, which shares endpoint reader, rolls out revision 5e6f"
+    assert endpoints.waits(second, [endpoint()], models) == message
+    assert endpoints.waits(named("a"), [endpoint()], [first, named("a")]) == message, "one that is about to begin"
+    ended = rolling("b", "2026-01-01T00:00:00Z", "Promoted")
+    assert endpoints.waits(second, [endpoint()], [ended, second]) == ""
+    assert endpoints.waits(second, [], models) == ""
+
+
+def test_of_two_rollouts_that_began_in_the_same_second_the_first_by_name_goes_on() -> None:
+    one, other = rolling("a", "2026-01-01T00:00:00Z"), rolling("b", "2026-01-01T00:00:00Z")
+    waiting = [endpoints.waits(model, [endpoint()], [one, other]) for model in (one, other)]
+    assert waiting == ["", "model a, which shares endpoint reader, rolls out revision 5e6f"]

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 
+from operators.api.endpoint import Assignment
 from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route, RouteObserved
 from operators.api.status import ModelStatus
 from operators.planning import names, plan
@@ -227,12 +228,32 @@ def test_an_unknown_runtime_is_a_condition_that_names_it() -> None:
 def test_fields_that_are_not_acted_on_are_named_in_the_status() -> None:
     passes = [{"quantize": {"mode": "dynamic"}}]
     variants = [{"name": "fp32"}, {"name": "int8", "passes": passes}]
-    world = World(model(variants=variants, rollout={"steps": [{"weight": 5, "for": "2m"}]}))
+    world = World(model(variants=variants, scaling={"maxReplicas": 3}), cannot_build="nothing runs passes here")
     world.settle()
     assert world.condition("Accepted") == ("True", "PartlyActedOn")
-    expected = "model digits: this version stores, but does not act on: spec.rollout, spec.variants[int8].passes"
+    expected = "model digits: this version stores, but does not act on: spec.scaling, spec.variants[int8].passes"
     assert world.message("Accepted") == expected
     assert [(v.name, v.state) for v in world.model.status.variants] == [("fp32", "Selected"), ("int8", "NotMade")]
+
+
+def test_what_keeps_clients_at_an_arm_is_passed_on_and_said_not_to_where_the_data_plane_cannot() -> None:
+    world = World(model(rollout={"assignment": {"header": "X-User"}}))
+    world.settle()
+    seen = world.observation()
+    ours, gateway = (
+        plan.model(world.model, RUNTIMES, each, world.now)
+        for each in (seen, dataclasses.replace(seen, not_sticky="Gateway infra/web"))
+    )
+    assert isinstance(ours.route, Route)
+    assert ours.route.assignment == Assignment(header="X-User")
+    reasons = [
+        condition.reason
+        for decided in (ours, gateway)
+        if decided.status is not None
+        for condition in decided.status.conditions
+        if condition.type == "Accepted"
+    ]
+    assert reasons == ["Accepted", "PartlyActedOn"]
 
 
 def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None:

@@ -6,9 +6,20 @@ import dataclasses
 import datetime
 
 from operators.api.model import Model
-from operators.api.plan import Arm, Fetch, FetchObserved, FetchState, Observation, Plan, RouteObserved, WorkloadObserved
+from operators.api.plan import (
+    Arm,
+    BuildObserved,
+    BuildState,
+    Fetch,
+    FetchObserved,
+    FetchState,
+    Observation,
+    Plan,
+    RouteObserved,
+    WorkloadObserved,
+)
 from operators.api.status import ModelStatus
-from operators.planning import plan, runtimes
+from operators.planning import builds, plan, runtimes
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 RUNTIMES = runtimes.builtin("penstock-serve:test", "python")
@@ -25,6 +36,9 @@ def model(letter: str = "a", generation: int = 1, **spec: object) -> Model:
     )
 
 
+_BUILDING = BuildObserved(BuildState.RUNNING, "int8: quantize (40%)")
+
+
 @dataclasses.dataclass
 class World:
     """Holds what exists; ``tick`` plans and acts, the other methods are what happens outside."""
@@ -36,6 +50,9 @@ class World:
     workloads: dict[str, WorkloadObserved] = dataclasses.field(default_factory=dict)
     asked: tuple[Arm, ...] = ()
     route: RouteObserved | None = None
+    built: BuildObserved = _BUILDING
+    """What every build has come to."""
+    cannot_build: str = ""
 
     def observation(self, plan: Plan | None = None) -> Observation:
         locations = [v.source or self.model.spec.source for v in self.model.spec.variants]
@@ -44,7 +61,20 @@ class World:
         for location in locations:
             found = self.fetched.get(location.uri, FetchObserved(FetchState.FETCHED, digest(location.uri[12])))
             fetches[Fetch(location.uri, location.digest or pinned.get(location.uri))] = found
-        return Observation(fetches, dict(self.workloads), self.route, "http://router/v2/models/digits")
+        for revision in self.model.status.revisions:
+            uri, known = revision.recipe.uri, revision.recipe.digest
+            fetches.setdefault(Fetch(uri, known), self.fetched.get(uri, FetchObserved(FetchState.FETCHED, known)))
+        for one in self.built.report.variants if self.built.report else ():
+            fetches[Fetch(one.uri, one.digest)] = FetchObserved(FetchState.FETCHED, one.digest)
+        build = builds.wanted(self.model, digest(self.model.spec.source.uri[12]))
+        return Observation(
+            fetches,
+            dict(self.workloads),
+            self.route,
+            "http://router/v2/models/digits",
+            builds={build: self.built} if build else {},
+            cannot_build=self.cannot_build,
+        )
 
     def tick(self) -> Plan:
         decided = plan.model(self.model, RUNTIMES, self.observation(), self.now)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
 
-from operators.api.plan import Arm, Route, Split
-from operators.router.configuration import Listen, map_text, maps, servers, structure, text
+from operators.api.endpoint import Assignment
+from operators.api.plan import Arm, Mirror, Route, Split
+from operators.router.configuration import Listen, map_text, maps, pods, servers, structure, text
 from operators.router.table import Server, Table, successor
 
 LISTEN = Listen("127.0.0.1", 8080, 9000)
@@ -18,7 +20,7 @@ TABLE = successor(
     [
         Route("default", "m", (Arm("m-r1", "r1", "fp32", 9_500), Arm("m-r2", "r2", "int8", 500))),
         Route("team", "gone", (), "not yet: 50 %"),
-        Split("default", "e", (("m", 2_500), ("n", 7_500)), "X-User"),
+        Split("default", "e", (("m", 2_500), ("n", 7_500)), Assignment(header="X-User"), {"new": "m"}),
     ],
     {"default/m-r1": (OURS,), "default/m-r2": (FOREIGN,)},
     CATALOG,
@@ -33,7 +35,54 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         "names.map": {"0A016D": "default/m", "0A0165": "default/e"},
         "edges.map": {"default/e/0": "2500", "default/e/1": "10000"},
         "shares.map": {"default/e/0": "default/m", "default/e/1": "default/n"},
-        "sticky.map": {"default/e": "x-user"},
+        "sticky.map": {"default/e": "x-user/"},
+        "salts.map": {},
+        "forced.map": {
+            "default/m/r1/fp32": "default:m:a",
+            "default/m/r1/": "default:m:a",
+            "default/m//fp32": "default:m:a",
+            "default/m/r2/int8": "default:m:b",
+            "default/m/r2/": "default:m:b",
+            "default/m//int8": "default:m:b",
+            "default/e/new": "default/m",
+        },
+        "counted.map": {},
+        "mirror.map": {},
+    }
+
+
+def test_what_is_counted_is_said_by_a_map_and_so_no_reload() -> None:
+    arms = (Arm("m-r1", "r1", "fp32", 10_000),)
+    asked, not_asked = (
+        successor(Table(), [Route("default", "m", arms, observe=observe)], {}, None) for observe in (True, False)
+    )
+    assert maps(asked)["counted.map"] == {"default/m": "1"}
+    assert structure(asked, LISTEN) == structure(not_asked, LISTEN)
+
+
+def test_requests_of_the_arm_beside_the_one_that_gets_copies_are_copied_and_that_is_said_by_a_map() -> None:
+    arms = (Arm("m-r1", "r1", "fp32", 10_000), Arm("m-r2", "r2", "fp32", 0))
+    mirror = Mirror("r2", 1_000, '{"output": {"labels": true}}')
+    asked, not_asked = (
+        successor(Table(), [Route("default", "m", arms, mirror=found)], {}, None) for found in (mirror, None)
+    )
+    place, said = next(iter(maps(asked)["mirror.map"].items()))
+    weight, what = said.split("/")
+    assert (place, weight, json.loads(base64.urlsafe_b64decode(what))) == (
+        "default:m:a",
+        "1000",
+        {"revision": "r2", "compare": {"output": {"labels": True}}},
+    )
+    assert maps(not_asked)["mirror.map"] == {}
+    assert structure(asked, LISTEN) == structure(not_asked, LISTEN)
+
+
+def test_a_server_is_the_same_by_the_names_that_both_protocols_have_for_it() -> None:
+    assert pods(TABLE) == {
+        "m-r1:127.0.0.1:8001": "127.0.0.1:8001",
+        "m-r1:127.0.0.1:9001": "127.0.0.1:8001",
+        "m-r2:127.0.0.1:8002": "127.0.0.1:8002",
+        "m-r2:127.0.0.1:9002": "127.0.0.1:8002",
     }
 
 

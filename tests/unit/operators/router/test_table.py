@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
 from operators.api.plan import Arm, Route, Split
 from operators.router.table import Places, Server, Table, successor
@@ -54,6 +55,11 @@ def test_servers_of_workloads_without_an_arm_are_left_out() -> None:
     servers = {"ns/m-r1": (SERVER,), "ns/m-r2": (SERVER,), "other/m-r1": (SERVER,), "ns/m-r3": ()}
     table = successor(Table(), [Route("ns", "m", (arm("r1", 5_000), arm("r3", 5_000)))], servers, SERVER)
     assert (table.servers, table.catalog) == ({"ns/m-r1": (SERVER,)}, SERVER)
+
+
+def test_the_route_can_be_had_back_from_its_places() -> None:
+    route = Route("ns", "m", (arm("r1", 9_000), arm("r2", 1_000)), "why", True, assignment=Assignment(cookie="id"))
+    assert successor(Table(), [route], {}, None).models["ns/m"].route("ns/m") == route
 
 
 @pytest.mark.parametrize(

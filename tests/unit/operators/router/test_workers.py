@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from operators.api.plan import Arm, Route
+import dataclasses
+
+from operators.api.plan import Arm, Counts, Route
 from operators.router.configuration import maps, servers
+from operators.router.counting import Counted
 from operators.router.table import Server, Table, successor
 from operators.router.workers import ServerSeen, Worker, commands, parse_backends, parse_map
 
@@ -37,13 +40,19 @@ def test_a_worker_that_has_the_table_needs_nothing() -> None:
 
 
 def test_a_switch_adds_servers_then_names_the_arm_then_moves_the_traffic() -> None:
-    assert missing(worker(R1), R2) == [
+    found = missing(worker(R1), R2)
+    gone = {f"del map forced.map default/m/r1/{variant}" for variant in ("", "fp32")}
+    assert gone < set(found)
+    assert [command for command in found if command not in gone] == [
         "add server default:m:b:h1/m-r2:127.0.0.1:8002 127.0.0.1:8002",
         "enable server default:m:b:h1/m-r2:127.0.0.1:8002",
         "add server default:m:b:h2/m-r2:127.0.0.1:9002 127.0.0.1:9002 proto h2",
         "enable server default:m:b:h2/m-r2:127.0.0.1:9002",
         "add map arms.map default:m:b m-r2/r2/fp32/h1",
         "del map arms.map default:m:a",
+        "add map forced.map default/m/r2/fp32 default:m:b",
+        "add map forced.map default/m/r2/ default:m:b",
+        "set map forced.map default/m//fp32 default:m:b",
         "set map routes.map default/m 0",
     ]
 
@@ -79,6 +88,15 @@ def test_in_flight_counts_whoever_has_traffic_or_requests() -> None:
     assert switched.in_flight("default:m") == {"m-r1": 3, "m-r2": 0}
     assert idle.in_flight("default:m") == {"m-r2": 0}
     assert idle.in_flight("default:other") == {}
+
+
+def test_arms_that_are_counted_begin_at_zero_and_those_that_are_not_are_unknown() -> None:
+    route = Route("default", "m", (Arm("m-r1", "r1", "fp32", 9_000), Arm("m-r2", "r2", "fp32", 1_000)), observe=True)
+    seen = worker(successor(Table(), [route], {}, None))
+    counts = Counted({("default:m", "m-r2"): Counts(1, 0), ("default:n", "n-r1"): Counts(2, 0)})
+    seen = dataclasses.replace(seen, counts=counts)
+    assert seen.counted("default", "m") == {"m-r1": Counts(), "m-r2": Counts(1, 0)}
+    assert seen.counted("default", "n") == {}
 
 
 def test_answers_of_haproxy_are_read_as_it_writes_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from operators.actuators.kubernetes import gateway
 from operators.actuators.kubernetes.gateway import Current, Seen
-from operators.api.plan import Arm, Fetch, Route, RouteObserved, Split, Workload
+from operators.api.plan import Arm, Fetch, Key, Route, RouteObserved, Split, Workload
 from operators.api.resources import Resources
 from operators.planning import runtimes
 from operators.runtime.resource import ObjectKey
@@ -70,6 +70,17 @@ def test_a_model_is_reached_by_its_path_and_by_the_metadata_of_a_call() -> None:
 
 def test_a_model_that_nothing_serves_has_routes_without_backends() -> None:
     assert [route["spec"]["rules"][0]["backendRefs"] for route in made()] == [[], []]
+
+
+def test_whoever_waits_for_an_endpoints_route_is_known_by_what_it_sends_to() -> None:
+    services: dict[tuple[str, str], dict[str, Any]] = {
+        ("blue", "digits-1-fp32"): {"metadata": {"labels": {"penstock.dev/model": "digits"}}},
+        ("blue", "other"): {"metadata": {"name": "other"}},
+    }
+    refs = [{"name": name, "port": 8080, "weight": 1} for name in ("digits-1-fp32", "other", "gone")]
+    route = {"metadata": {"namespace": "blue", "name": "reader-split"}, "spec": {"rules": [{"backendRefs": refs}]}}
+    found = gateway.models_behind(route, lambda namespace, name: services.get((namespace, name)))
+    assert list(found) == [Key("Model", "blue", "digits")]
 
 
 def test_an_endpoint_splits_by_share_and_arm_and_names_each_model_as_its_server_does() -> None:

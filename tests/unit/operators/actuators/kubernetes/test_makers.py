@@ -7,16 +7,21 @@ import pytest
 from operators.actuators.kubernetes import makers
 from operators.api.plan import Fetch, Key, Workload
 from operators.api.resources import Resources
+from operators.api.status import Otherwise
 from operators.planning import runtimes
 from serving.contract import Env
 
 DIGEST = "sha256:" + "a" * 64
 
 
-def pod(uri: str, cache_url: str | None = None, settings: str = "") -> dict[str, Any]:
+def pod(
+    uri: str, cache_url: str | None = None, settings: str = "", otherwise: Otherwise | None = None
+) -> dict[str, Any]:
     runtime = runtimes.builtin("penstock-serve:1", "python3")["onnxruntime"]
     artifact = Fetch(uri, DIGEST)
-    workload = Workload("digits-1-a", "team", "digits", "1", "a", artifact, runtime, 1, Resources(), settings)
+    workload = Workload(
+        "digits-1-a", "team", "digits", "1", "a", artifact, runtime, 1, Resources(), settings, otherwise
+    )
     owner = makers.owner(Key("Model", "team", "digits"), "uid")
     deployment = makers.deployment(workload, owner, "penstock-serve:1", cache_url)
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -53,6 +58,22 @@ def test_a_claim_is_mounted_read_only_where_the_fetch_alone_sees_it() -> None:
     assert {"name": "source", "mountPath": "/mnt/source", "readOnly": True} in fetch["volumeMounts"]
     assert fetch["args"][:3] == ["fetch", "--uri", "file:///mnt/source/models/digits"]
     assert "source" not in {mount["name"] for mount in engine["volumeMounts"]}
+
+
+def test_a_pod_on_a_processor_of_another_kind_fetches_the_other_variant() -> None:
+    other = Otherwise(for_cpu=("avx512_vnni", "avx_vnni"), variant="fp32", uri="pvc://store/m.onnx", digest=DIGEST)
+    spec = pod("s3://models/int8.onnx", otherwise=other)
+    (fetch,), (engine,) = spec["initContainers"], spec["containers"]
+    assert fetch["args"] == [
+        "fetch", "--uri", "s3://models/int8.onnx", "--digest", DIGEST, "--to", "/mnt/models",
+        "--for-cpu", "avx512_vnni,avx_vnni", "--otherwise", f"fp32=file:///mnt/otherwise/m.onnx@{DIGEST}",
+    ]  # fmt: skip
+    assert {"name": "otherwise", "mountPath": "/mnt/otherwise", "readOnly": True} in fetch["volumeMounts"]
+    assert "otherwise" not in {mount["name"] for mount in engine["volumeMounts"]}
+
+    from_registry = other.model_copy(update={"uri": "oci://registry.example/digits:1"})
+    spec = pod("s3://models/int8.onnx", otherwise=from_registry)
+    assert secrets(spec["initContainers"][0], spec) == {"penstock-storage", "penstock-registry"}
 
 
 def test_the_container_that_fetches_is_told_of_a_cache_where_there_is_one() -> None:

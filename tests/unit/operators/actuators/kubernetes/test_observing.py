@@ -49,6 +49,17 @@ def test_a_deployment_and_its_pods_are_read(
     assert observing.workload(live, pods) == expected
 
 
+def test_replicas_that_serve_another_variant_are_counted() -> None:
+    def serving(words: str) -> dict[str, Any]:
+        found = pod({"terminated": {"exitCode": 0, "message": words}})
+        found["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+        return found
+
+    other, own = serving('{"digest": "sha256:b", "variant": "fp32"}'), serving('{"digest": "sha256:a"}')
+    live = deployment(4, readyReplicas=4)
+    assert observing.workload(live, [other, own, other, serving("")]) == WorkloadObserved(4, 4, otherwise=2)
+
+
 def test_replicas_that_had_ended_are_recovering_until_they_have_answered_for_a_while() -> None:
     crashed = {"metadata": {"name": "p"}, "status": {"containerStatuses": [{"name": "engine", "restartCount": 1}]}}
     just_ready = deployment(readyReplicas=1, unavailableReplicas=1)

@@ -1,0 +1,206 @@
+"""``penstock rollout``: look at a rollout, hold it, let it go on, end it.
+
+A command is a part of the object: a field, or an annotation that names the rollout it means. So one that arrives late
+or twice does nothing, and whoever reads the object sees what was asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import threading
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+
+from operators.api.commands import ABORT, ONGOING, PROMOTE, RETRY
+from operators.api.errors import OperatorError
+from operators.cli import kinds, show, verbs
+from operators.cli.client import Client, Object
+
+WATCH_S = 1.0
+_MODEL = kinds.of("Model")
+
+app = typer.Typer(help="Look at a rollout by steps, hold it, let it go on, end it.", no_args_is_help=True)
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    name: verbs.Name,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on until it ends; exit code 0: promoted, 1: it was not.")
+    ] = False,
+    output: Annotated[str, typer.Option("--output", "-o", help="json.")] = "",
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Show who has which share, the steps, the evidence, and what comes next."""
+    if output not in ("", "json"):
+        raise typer.BadParameter(f"{output!r}; give json, or leave it out", param_hint="-o")
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    pause = threading.Event()
+    with _shown(output, watch) as show_:
+        while True:
+            model = _model(client, name)
+            show_(model)
+            if not watch:
+                return
+            if (ended := _ended(model)) is not None:
+                raise typer.Exit(ended)
+            pause.wait(WATCH_S)
+
+
+@app.command()
+def pause(
+    ctx: typer.Context,
+    name: verbs.Name,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Stay in the present step; a revision that fails is rolled back all the same."""
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    _stepped(_model(client, name))
+    _change(client, name, {"spec": {"rollout": {"paused": True}}}, "paused")
+
+
+@app.command()
+def resume(
+    ctx: typer.Context,
+    name: verbs.Name,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Let a paused rollout go on."""
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    _stepped(_model(client, name))
+    _change(client, name, {"spec": {"rollout": {"paused": None}}}, "goes on")
+
+
+@app.command()
+def promote(
+    ctx: typer.Context,
+    name: verbs.Name,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Move all traffic to the new revision as soon as all its replicas are ready, whatever the evidence says."""
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    meant = _meant(_model(client, name), ONGOING, "promote")
+    _change(client, name, _annotations(PROMOTE, meant), "is to be promoted")
+
+
+@app.command()
+def abort(
+    ctx: typer.Context,
+    name: verbs.Name,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Move all traffic back; the new revision is not tried again before the spec asks for another one."""
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    meant = _meant(_model(client, name), ONGOING, "abort")
+    _change(client, name, _annotations(ABORT, meant), "is to be rolled back")
+
+
+@app.command()
+def retry(
+    ctx: typer.Context,
+    name: verbs.Name,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Try once more what was rolled back, from the first step."""
+    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
+    meant = _meant(_model(client, name), ("RolledBack",), "retry")
+    _change(client, name, _annotations(RETRY, meant), "is to be tried again")
+
+
+def _model(client: Client, name: str) -> Object:
+    return client.get(_MODEL, *verbs.split(name, client))
+
+
+def _stepped(model: Object) -> None:
+    rollout = model["spec"].get("rollout") or {}
+    if not rollout.get("steps") and not rollout.get("analysis"):
+        name = model["metadata"]["name"]
+        raise OperatorError(
+            f"model {name}: spec.rollout has no steps, so there is nothing to hold; add spec.rollout.steps"
+        )
+
+
+def _meant(model: Object, states: tuple[str, ...], verb: str) -> str:
+    """The rollout that a command means, as an annotation says it."""
+    rollout = model.get("status", {}).get("rollout") or {}
+    if rollout.get("state") not in states:
+        name, state = model["metadata"]["name"], rollout.get("state")
+        now = (
+            f"its last rollout, of revision {rollout['revision']}, is {state}"
+            if state
+            else "it had no rollout by steps"
+        )
+        raise OperatorError(f"model {name}: there is nothing to {verb}: {now}; see `penstock rollout status {name}`")
+    return f"{rollout['revision']}@{rollout['began']}"
+
+
+def _annotations(which: str, meant: str) -> Object:
+    """One command at a time: what was said before is taken back."""
+    said = {annotation: meant if annotation == which else None for annotation in (PROMOTE, ABORT, RETRY)}
+    return {"metadata": {"annotations": said}}
+
+
+def _change(client: Client, name: str, change: Object, told: str) -> None:
+    client.merge(_MODEL, *verbs.split(name, client), change)
+    print(f"rollout of model {name} {told}")
+
+
+def _ended(model: Object) -> int | None:
+    """Exit code of a rollout that is over; None while it goes on or the spec was not looked at yet."""
+    found = model.get("status", {})
+    rollout = found.get("rollout") or {}
+    if found.get("observedGeneration") != model["metadata"].get("generation") or rollout.get("state") in ONGOING:
+        return None
+    return 1 if rollout.get("state") in ("RolledBack", "Withdrawn") else 0
+
+
+@contextlib.contextmanager
+def _shown(output: str, watch: bool) -> Iterator[Callable[[Object], None]]:
+    """Where a Model is shown: a page, a page kept current, or a line or document for each change."""
+    from rich.console import Console
+
+    from operators.cli import progress
+
+    console, told = Console(highlight=False), [""]
+
+    def changed(text: str) -> None:
+        if text != told[0]:
+            told[0] = text
+            print(text, flush=True)
+
+    def now() -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
+
+    if output == "json":
+        yield lambda model: changed(show.as_json(progress.as_data(model)))
+    elif not watch:
+        yield lambda model: console.print(progress.page(model, now()))
+    elif not console.is_terminal:
+        yield lambda model: changed(progress.line(model))
+    else:
+        from rich.live import Live
+
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda model: live.update(progress.page(model, now()), refresh=True)
