@@ -9,7 +9,8 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from benchmarks import environments, rendering
+from benchmarks import delivery, environments, rendering
+from benchmarks.delivery import experiments
 
 QUESTIONS = {
     "peers": "benchmarks.comparison",
@@ -20,7 +21,15 @@ QUESTIONS = {
     "soak": "benchmarks.soak",
     "endurance": "benchmarks.endurance",
     "telemetry": "benchmarks.telemetry",
+    "gate": "benchmarks.gate",
+    "delivery": "benchmarks.delivery",
+    "variants": "benchmarks.variants",
+    "search": "benchmarks.search",
+    "experiments": "benchmarks.delivery.experiments",
 }
+
+_MEASURE_NOTHING = (rendering.run, delivery.run, experiments.run)
+"""What others on this machine cannot disturb."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         question.arguments(command)
         command.set_defaults(run=question.run)
     options = parser.parse_args(arguments)
-    with _alone() if options.run is not rendering.run else contextlib.nullcontext():
+    with _alone() if options.run not in _MEASURE_NOTHING else contextlib.nullcontext():
         return int(options.run(options))
 
 

@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks import origin
 
-MODEL = pathlib.Path("examples/digits/model.yaml")
+MODEL = pathlib.Path("examples/digits/plain.yaml")
 REQUEST = pathlib.Path("examples/digits/seven.json")
 PORT, GRPC_PORT = 18080, 19000
 DEADLINE_S = 60.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from benchmarks import processes
 from benchmarks.contestants import OURS, Server
 from operators.api.plan import FULL_WEIGHT, Arm, Route
-from operators.router import configuration, table
+from operators.router import configuration, mirroring, table
 from operators.router.agent import haproxy
 
 
@@ -25,8 +25,9 @@ def routed(server: Server) -> Iterator[Server]:
     folder.mkdir()
     listen = configuration.Listen("127.0.0.1", http_port, grpc_port)
     folder.joinpath("haproxy.cfg").write_text(configuration.text(wanted, listen))
-    for name, entries in configuration.maps(wanted).items():
-        folder.joinpath(name).write_text(configuration.map_text(entries))
+    for name, text in configuration.map_files(wanted).items():
+        folder.joinpath(name).write_text(text)
+    folder.joinpath(mirroring.SECRET).touch()
     tree = processes.start([str(haproxy()), "-W", "-f", "haproxy.cfg"], folder, {}, processes.SERVER_CPU)
     try:
         yield dataclasses.replace(server, http_port=http_port, grpc_port=grpc_port, trees=(*server.trees, tree))
