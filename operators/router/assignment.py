@@ -56,24 +56,13 @@ def place(key: str, slot: str) -> str:
 
 
 def model_rules(table: Table) -> Iterator[str]:
-    """From a known Model's key and its weight to ``txn.place``."""
-    for name, variable in ((contract.REVISION_HEADER, "txn.revision"), (contract.VARIANT_HEADER, "txn.variant")):
-        yield f"http-request set-var({variable}) req.hdr({name})"
-        yield f"http-request set-var({variable}) url_param({name})"
-        yield f"acl asked var({variable}) -m found"
-    wanted = "%[var(txn.key)]/%[var(txn.revision)]/%[var(txn.variant)]"
-    yield f"http-request set-var-fmt(txn.wanted) {wanted} if asked known"
-    yield "acl forced var(txn.wanted) -m found"
+    """From a known Model's key and the weight of its place a to ``txn.place``."""
     for by in _all(places.assignment for places in table.models.values()):
         yield from _hashed(by, "txn.draw", "known", "%[var(txn.key),map(salts.map)] ")
     yield f"http-request set-var(txn.draw) rand({FULL_WEIGHT}) if known !{{ var(txn.draw) -m found }}"
     name = "%[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]"
-    yield f"http-request set-var-fmt(txn.place) {name}:b if known"
-    yield f"http-request set-var-fmt(txn.place) {name}:a if known {{ var(txn.draw),sub(txn.weight) lt 0 }}"
-    yield "http-request set-var(txn.forced) var(txn.wanted),map(forced.map) if forced"
-    what = "NAMESPACE/MODEL/REVISION/VARIANT with traffic"
-    yield from _no_such_arm("forced !{ var(txn.forced) -m found }", "txn.wanted", what)
-    yield f"http-request set-var(txn.place) var(txn.forced) if forced !{{ var(txn.forced) -m str {_ANY} }}"
+    yield f"http-request set-var-fmt(txn.place) {name}:a if known {{ var(txn.route),sub(txn.draw) gt 0 }}"
+    yield f"http-request set-var-fmt(txn.place) {name}:b if known !{{ var(txn.place) -m found }}"
 
 
 def split_rules(table: Table) -> Iterator[str]:
@@ -81,13 +70,13 @@ def split_rules(table: Table) -> Iterator[str]:
     if not table.endpoints:
         return
     yield "acl split var(txn.route) -m str -- -2"
-    yield f"http-request set-var(txn.arm_asked) req.hdr({contract.ARM_HEADER}) if split"
-    yield f"http-request set-var(txn.arm_asked) url_param({contract.ARM_HEADER}) if split"
+    yield f"http-request set-var(txn.arm_asked) req.hdr({contract.ARM_HEADER}) if rare split"
+    yield f"http-request set-var(txn.arm_asked) url_param({contract.ARM_HEADER}) if rare split"
     yield "acl arm_asked var(txn.arm_asked) -m found"
-    yield "http-request set-var-fmt(txn.arm_wanted) %[var(txn.key)]/%[var(txn.arm_asked)] if split arm_asked"
-    yield "http-request set-var(txn.model) var(txn.arm_wanted),map(forced.map) if split arm_asked"
+    yield "http-request set-var-fmt(txn.arm_wanted) %[var(txn.key)]/%[var(txn.arm_asked)] if arm_asked"
+    yield "http-request set-var(txn.model) var(txn.arm_wanted),map(forced.map) if arm_asked"
     what = "NAMESPACE/ENDPOINT/ARM whose model serves"
-    yield from _no_such_arm("split arm_asked !{ var(txn.model) -m found }", "txn.arm_wanted", what)
+    yield from _no_such_arm("arm_asked !{ var(txn.model) -m found }", "txn.arm_wanted", what)
     yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
     for by in _all(split.assignment for split in table.endpoints.values()):
         yield from _hashed(by, "txn.bucket", "split", "")
@@ -148,3 +137,21 @@ def _no_such_arm(condition: str, wanted: str, what: str) -> Iterator[str]:
         "http-request return status 404 content-type application/json lf-string"
         f""" '{{"error": "%[var({wanted}),json(utf8s)] is no {what}"}}' if {condition}"""
     )
+
+
+def _forced_rules() -> Iterator[str]:
+    for name, variable in ((contract.REVISION_HEADER, "txn.revision"), (contract.VARIANT_HEADER, "txn.variant")):
+        yield f"http-request set-var({variable}) req.hdr({name})"
+        yield f"http-request set-var({variable}) url_param({name})"
+        yield f"acl asked var({variable}) -m found"
+    wanted = "%[var(txn.key)]/%[var(txn.revision)]/%[var(txn.variant)]"
+    yield f"http-request set-var-fmt(txn.wanted) {wanted} if asked known"
+    yield "acl forced var(txn.wanted) -m found"
+    yield "http-request set-var(txn.forced) var(txn.wanted),map(forced.map) if forced"
+    what = "NAMESPACE/MODEL/REVISION/VARIANT with traffic"
+    yield from _no_such_arm("forced !{ var(txn.forced) -m found }", "txn.wanted", what)
+    yield f"http-request set-var(txn.place) var(txn.forced) if forced !{{ var(txn.forced) -m str {_ANY} }}"
+
+
+FORCED = tuple(_forced_rules())
+"""From a place that was drawn to the one that a client asks for."""

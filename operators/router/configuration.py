@@ -1,5 +1,7 @@
 r"""What HAProxy is told: a text that changes with the set of names only, and maps and servers that change at run time.
 
+Rules that few requests need come behind an ``allow`` for all the others, see ``RARE``.
+
 A request's way, in the order of the rules: find the key NAMESPACE/NAME (gRPC metadata, Host, path, or the model name
 inside a gRPC message); an Endpoint's key becomes the key of one of its Models; a Model's key becomes one of its two
 places; a place is two backends, one for each protocol its servers speak. All numbers and names come from maps, so
@@ -154,8 +156,8 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
-    rules = (*_NAME, *_packed_rules(table), *mirroring.BEFORE, *_ROUTE, *assignment.split_rules(table))
-    lines += [f"  {rule}" for rule in (*rules, *_WEIGHT, *assignment.model_rules(table), *mirroring.PLACE, *_ARM)]
+    rules = (*_NAME, *_packed_rules(table), *_ROUTE, *assignment.split_rules(table), *_REASON)
+    lines += [f"  {rule}" for rule in (*rules, *assignment.model_rules(table), *_PLACED)]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
         lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
@@ -215,10 +217,17 @@ _GLOBAL = (
 )
 
 _STREAM = f"/{contract.GRPC_SERVICE}/{contract.STREAM_METHOD}"
+# A tensor that is not computed says nothing: streams, metadata and readiness have their own times.
+_INFERENCE = f"/infer :predict /{contract.GRPC_SERVICE}/ModelInfer"
 _HEX_OF_NAME = "req.body,bytes(5,70),hex"
 """Behind five bytes of gRPC framing: tag, length and at most 63 characters."""
 
 _GRPC_ANSWER = assignment.GRPC_ANSWER
+
+RARE = "penstock-"
+"""Part of a header's or parameter's name. It is looked for once, so that who sends none of those that few send does not
+pay for the rules about each of them.
+"""
 
 _REPLICATED = (
     # One more server and no third: a request that kills servers kills two.
@@ -229,8 +238,12 @@ _REPLICATED = (
 """Where there is another server, it gets the request of one that ended before the first byte of an answer."""
 
 _KEY = (
-    "acl grpc req.hdr(content-type) -m beg application/grpc",
-    f"acl stream path {_STREAM}",
+    "http-request set-var(txn.grpc) bool(true) if { req.hdr(content-type) -m beg application/grpc }",
+    "acl grpc var(txn.grpc) -m found",
+    f"http-request set-var(txn.stream) bool(true) if grpc {{ path {_STREAM} }}",
+    "acl stream var(txn.stream) -m found",
+    f"http-request set-var(txn.rare) bool(true) if {{ req.hdr_names -m sub {RARE} }} || {{ query -m sub {RARE} }}",
+    "acl rare var(txn.rare) -m found",
     "acl named var(txn.key) -m found",
     "acl known var(txn.route) -m found",
     "http-request return status 415 content-type application/json string"
@@ -282,28 +295,43 @@ _ROUTE = (
     " if !known { var(txn.explicit) -m bool }",
 )
 
-_WEIGHT = (
+_REASON = (
     f"{_GRPC_ANSWER} 14 hdr grpc-message"
     ' "%[var(txn.key),map(reasons.map),b64dec,url_enc]" if grpc { var(txn.key),map(reasons.map) -m found }',
     "http-request return status 503 content-type application/json lf-string"
     """ '{"error": "%[var(txn.key),map(reasons.map),b64dec,json(utf8s)]"}'"""
-    " if { var(txn.key),map(reasons.map) -m found }",
-    "http-request set-var(txn.weight) var(txn.key),map_str_int(routes.map) if known",
+    " if !grpc { var(txn.key),map(reasons.map) -m found }",
 )
 
-_ARM = (
-    "http-request set-var(txn.arm) var(txn.place),map(arms.map) if known",
+
+def _arm(which: str, counted: str, copied: str) -> tuple[str, ...]:
+    """The arm at the place of requests that are ``which``, whether they are counted, and whether copied."""
+    return (
+        f"http-request set-var(txn.arm) var(txn.place),map(arms.map) if known {which}",
+        *counting.request(f"known {which} {counted}"),
+        *mirroring.copied(f"known {which} {copied}"),
+    )
+
+
+_PLACED = (
+    f"acl inference path_end {_INFERENCE}",
+    *_arm("!rare", "", ""),
+    "http-request allow if !rare",
+    *mirroring.BEFORE,
+    *assignment.FORCED,
+    *mirroring.PLACE,
+    # A copy for another revision is no client's request, and who asks for an arm is no random sample.
+    *_arm("rare", "!shadow !forced", "!shadow"),
+    *mirroring.FEEDBACK,
     f"http-after-response set-header {contract.REVISION_HEADER} %[var(txn.arm),field(2,/)]"
     " if { var(txn.arm) -m found }",
     # A server that took another variant, for what its processor lacks, says so itself.
     f"http-after-response set-header {contract.VARIANT_HEADER} %[var(txn.arm),field(3,/)]"
     f" if {{ var(txn.arm) -m found }} !{{ res.hdr({contract.VARIANT_HEADER}) -m found }}",
-    *counting.REQUEST,
-    *mirroring.ARM,
     *counting.RESPONSE,
     # Loading and unloading is for whoever declares the Model, not for whoever asks it: the catalog says so.
-    "use_backend catalog if { path,url_dec -m beg /v2/repository/models/ }",
-    f"use_backend catalog if grpc {{ path,url_dec -m beg /{contract.GRPC_SERVICE}/RepositoryModel }}",
+    f"use_backend catalog if {{ path,url_dec -m beg /v2/repository/models/ /{contract.GRPC_SERVICE}/RepositoryModel }}",
+    "use_backend %[var(txn.place)]:h1 if known !grpc",
     "use_backend %[var(txn.place)]:h2 if known stream",
     "use_backend %[var(txn.place)]:h2 if known grpc { var(txn.arm),field(4,/) -m str h2 }",
     "use_backend %[var(txn.place)]:h1 if known",

@@ -30,7 +30,6 @@ import re
 from collections.abc import Mapping
 
 from operators.api.plan import EDGES, Counts
-from serving import contract
 
 MAP = "counted.map"
 """ns/name -> 1 for each Model that is counted."""
@@ -47,25 +46,24 @@ _ROW = re.compile(r"^0x\S+ key=(\S+/\S+) use=(\d+) .*\bgpc0=(\d+) http_req_cnt=(
 
 Whose = tuple[str, str]
 
-# A tensor that is not computed says nothing: streams, metadata and readiness have their own times.
-_INFERENCE = f"/infer :predict /{contract.GRPC_SERVICE}/ModelInfer"
-
 STORE = "stick-table type string len 255 size 100k expire 1d store http_req_cnt,gpc0"
 """The longest key is 63:45:5/63:40:1/9 characters. What nothing has touched for a day goes, and if there should be too
 many entries, the one that was not touched for longest.
 """
 
-REQUEST = (
-    f"acl inference path_end {_INFERENCE}",
-    # A copy for another revision is no client's request, and who asks for an arm is no random sample.
-    f"http-request set-var(txn.began) date(0,us) if inference !shadow !forced {{ var(txn.key),map({MAP}) -m found }}",
-    "acl counted var(txn.began) -m found",
-    f"http-request track-sc1 var(txn.arm),field(1,/),concat(/,txn.place) table {TABLE} if counted",
-)
-"""Once the arm is known and nothing but a server is missing."""
+
+def request(which: str) -> tuple[str, ...]:
+    """Rules for requests that are ``which``, once the arm is known and nothing but a server is missing."""
+    return (
+        f"http-request set-var(txn.began) date(0,us) if {which} {{ var(txn.key),map({MAP}) -m found }} inference",
+        "acl counted var(txn.began) -m found",
+        f"http-request track-sc1 var(txn.arm),field(1,/),concat(/,txn.place) table {TABLE} if counted",
+    )
+
 
 RESPONSE = (
-    f"http-response set-var(txn.cell) date(0,us),sub(txn.began),map_ip({CELLS}) if counted",
+    "http-response allow if !counted",
+    f"http-response set-var(txn.cell) date(0,us),sub(txn.began),map_ip({CELLS})",
     "acl celled var(txn.cell) -m found",
     f"http-response set-var(txn.cell) str({_FAILED}) if celled {{ status ge 400 }}",
     # An error of gRPC has no message, so its status is in the head. What a trailer says comes too late to be counted.

@@ -40,7 +40,7 @@ BEFORE = (
     "acl shadow var(txn.shadow) -m found",
     "acl feedback var(txn.feedback) -m found",
 )
-"""As soon as the path is the Model's own."""
+"""Before who sends one of these names goes anywhere."""
 
 _NAME = "%[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]"
 
@@ -62,7 +62,7 @@ PLACE = (
 )
 """Where a copy goes instead of where chance had it, and whom feedback is about."""
 
-ARM = (
+FEEDBACK = (
     "http-request set-var(txn.agrees) req.body,json_query('$.agrees') if feedback",
     f"http-request set-var(txn.said) str({counting.DISAGREED}) if feedback {{ var(txn.agrees) -m found }}",
     f"http-request set-var(txn.said) str({counting.AGREED}) if feedback {{ var(txn.agrees) -m bool }}",
@@ -73,13 +73,19 @@ ARM = (
     f'http-request track-sc1 var(txn.arm),field(1,/),concat(/,txn.place,/),concat("",txn.said)'
     f" table {counting.TABLE} if feedback aimed",
     "http-request return status 204 if feedback aimed",
-    f"http-request set-var(txn.mirror) var(txn.place),map({MAP}) if inference !shadow known",
-    "acl mirrored var(txn.mirror) -m found",
-    "http-request set-var(txn.units) var(txn.mirror),field(1,/),mul(1) if mirrored",
-    f"http-request set-header {contract.MIRROR_HEADER} %[var(txn.mirror),field(2,/)]"
-    f" if mirrored {{ rand({FULL_WEIGHT}),sub(txn.units) lt 0 }}",
 )
 """Once the arm is known."""
+
+
+def copied(which: str) -> tuple[str, ...]:
+    """Rules that ask a server to copy its share of the requests that are ``which``, once the place is known."""
+    return (
+        f"http-request set-var(txn.mirror) var(txn.place),map({MAP}) if {which}",
+        "acl mirrored var(txn.mirror) -m found",
+        "http-request set-var(txn.units) var(txn.mirror),field(1,/),mul(1) if mirrored",
+        f"http-request set-header {contract.MIRROR_HEADER} %[var(txn.mirror),field(2,/)]"
+        f" if mirrored inference {{ rand({FULL_WEIGHT}),sub(txn.units) lt 0 }}",
+    )
 
 
 def entry(mirror: Mirror) -> str:

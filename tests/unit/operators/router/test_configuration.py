@@ -8,8 +8,16 @@ import pytest
 
 from operators.api.endpoint import Assignment
 from operators.api.plan import Arm, Mirror, Route, Split
-from operators.router.configuration import Listen, map_text, maps, pods, servers, structure, text
+from operators.router.configuration import RARE, Listen, map_text, maps, pods, servers, structure, text
 from operators.router.table import Server, Table, successor
+from serving.contract import (
+    ARM_HEADER,
+    MIRROR_HEADER,
+    REVISION_HEADER,
+    SHADOW_HEADER,
+    TAP_HEADER,
+    VARIANT_HEADER,
+)
 
 LISTEN = Listen("127.0.0.1", 8080, 9000)
 CATALOG = Server("127.0.0.1", 7000, 0, True)
@@ -184,6 +192,15 @@ def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> No
         "bind 127.0.0.1:8080",
         "bind 127.0.0.1:9000 proto h2",
     ]
+
+
+def test_what_few_requests_ask_for_is_looked_for_once_and_costs_the_others_no_rule() -> None:
+    names = (REVISION_HEADER, VARIANT_HEADER, ARM_HEADER, MIRROR_HEADER, SHADOW_HEADER, TAP_HEADER)
+    assert all(name.startswith(RARE) for name in names)
+    rules = [line.strip() for line in text(TABLE, LISTEN).splitlines() if line.startswith("  http-request")]
+    ordinary = rules[: rules.index("http-request allow if !rare")]
+    asking = [rule for rule in ordinary for name in names if f"({name})" in rule or f"del-header {name}" in rule]
+    assert all(rule.endswith(" if rare split") for rule in asking)
 
 
 def test_a_map_file_has_a_line_for_each_entry() -> None:
