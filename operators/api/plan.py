@@ -182,6 +182,10 @@ class Split:
 
 EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)
 """Lower edges of the cells of one decade of latency: the preferred numbers R20 (ISO 3), to two digits."""
+CELLS = tuple(edge * 10**decade for decade in range(8) for edge in EDGES)
+"""Lower edges of all cells of latency, in microseconds."""
+MOST_SERVERS = 12
+"""Servers of a workload whose counts are looked at and told apart; of more, the first by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,11 +199,11 @@ class Counts:
     answer at all because server or client went away before.
     """
     latency: Mapping[int, int] = dataclasses.field(default_factory=dict)
-    """Requests answered well, by the lower edge of their cell in microseconds: ``EDGES`` times a power of ten."""
+    """Requests answered well, by the lower edge of their cell, one of ``CELLS``."""
     servers: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     """Answered and failed of each of its servers; what no server answered belongs to none."""
     server_latency: Mapping[str, Mapping[int, int]] = dataclasses.field(default_factory=dict)
-    """``latency`` of each of its servers; empty where they are not told apart."""
+    """``latency`` of each of its servers that answered any well; empty where they are not told apart."""
     agreed: int = 0
     """Mirrored requests to which it answered as the stable revision did. They are none of ``answered``."""
     disagreed: int = 0

@@ -125,7 +125,7 @@ def report(namespace: str, pod: str, pod_uid: str, seen: Mapping[tuple[str, str]
 
     It names workloads that get no new requests and still have some, never how many: a steady state is not to be
     written. One Model takes about 100 bytes of the 1 MiB that a ConfigMap holds; one that is counted, and so has no
-    steady state, about 1 KiB more for each arm.
+    steady state, 1 to 2 KiB more for each arm.
     """
     return {
         "apiVersion": "v1",

@@ -82,7 +82,7 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
 
 def map_files(table: Table) -> dict[str, str]:
     """All map files by name, with what no command changes among them."""
-    return {name: map_text(entries) for name, entries in (maps(table) | {counting.CELLS: counting.cells()}).items()}
+    return {name: map_text(entries) for name, entries in (maps(table) | {counting.CELLS_MAP: counting.cells()}).items()}
 
 
 def servers(table: Table) -> dict[str, dict[str, str]]:

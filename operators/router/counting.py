@@ -29,18 +29,17 @@ import itertools
 import re
 from collections.abc import Mapping
 
-from operators.api.plan import EDGES, Counts
+from operators.api.plan import CELLS, Counts
 
 MAP = "counted.map"
 """ns/name -> 1 for each Model that is counted."""
-CELLS = "cells.map"
+CELLS_MAP = "cells.map"
 """What no command changes: the edge of the cell of a time in µs."""
 TABLE = "catalog"
 """Of the one backend that is always there."""
 _FAILED = "failed"
 AGREED, DISAGREED = "agreed", "disagreed"
 """Cells of mirrored requests, by what came of them (``mirroring``); they belong to no server."""
-_DECADES = 8
 _ENDLESS_US = 2**32
 _ROW = re.compile(r"^0x\S+ key=(\S+/\S+) use=(\d+) .*\bgpc0=(\d+) http_req_cnt=(\d+)", re.MULTILINE)
 
@@ -63,7 +62,7 @@ def request(which: str) -> tuple[str, ...]:
 
 RESPONSE = (
     "http-response allow if !counted",
-    f"http-response set-var(txn.cell) date(0,us),sub(txn.began),map_ip({CELLS})",
+    f"http-response set-var(txn.cell) date(0,us),sub(txn.began),map_ip({CELLS_MAP})",
     "acl celled var(txn.cell) -m found",
     f"http-response set-var(txn.cell) str({_FAILED}) if celled {{ status ge 400 }}",
     # An error of gRPC has no message, so its status is in the head. What a trailer says comes too late to be counted.
@@ -76,11 +75,10 @@ RESPONSE = (
 
 def cells() -> dict[str, str]:
     """Content of ``cells.map``: IPv4 network → lower edge of its cell, in µs."""
-    edges = [edge * 10**decade for decade in range(_DECADES) for edge in EDGES]
-    bounds = [0, *edges[1:], _ENDLESS_US]
+    bounds = [0, *CELLS[1:], _ENDLESS_US]
     return {
         str(network): str(edge)
-        for edge, (first, end) in zip(edges, itertools.pairwise(bounds), strict=True)
+        for edge, (first, end) in zip(CELLS, itertools.pairwise(bounds), strict=True)
         for network in ipaddress.summarize_address_range(ipaddress.IPv4Address(first), ipaddress.IPv4Address(end - 1))
     }
 
@@ -124,13 +122,13 @@ def parse(answer: str, pods: Mapping[str, str], before: Counted) -> Counted:
         elif cell == [_FAILED]:
             more = Counts(requests, requests, servers={pod: (requests, requests)})
         else:
-            more = Counts(requests, 0, {int(cell[0]): requests}, {pod: (requests, 0)})
+            latency = {int(cell[0]): requests}
+            more = Counts(requests, 0, latency, {pod: (requests, 0)}, {pod: latency})
         answers[whose] = _sum(answers.get(whose, Counts()), more)
     return Counted(answers, unanswered)
 
 
 def _sum(one: Counts, other: Counts) -> Counts:
-    latency = {edge: one.latency.get(edge, 0) + other.latency.get(edge, 0) for edge in {*one.latency, *other.latency}}
     servers = dict(one.servers)
     for pod, (answered, failed) in other.servers.items():
         before = servers.get(pod, (0, 0))
@@ -138,8 +136,16 @@ def _sum(one: Counts, other: Counts) -> Counts:
     return Counts(
         one.answered + other.answered,
         one.failed + other.failed,
-        latency,
+        _added(one.latency, other.latency),
         servers,
+        {
+            pod: _added(one.server_latency.get(pod, {}), other.server_latency.get(pod, {}))
+            for pod in {**one.server_latency, **other.server_latency}
+        },
         agreed=one.agreed + other.agreed,
         disagreed=one.disagreed + other.disagreed,
     )
+
+
+def _added(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    return {cell: one.get(cell, 0) + other.get(cell, 0) for cell in {**one, **other}}

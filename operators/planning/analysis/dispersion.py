@@ -32,8 +32,6 @@ from operators.api.evidence import Level, Scatter
 
 LEVELS = 5
 """Windows of 1, 2, 4, 8 and 16 ticks."""
-MOST_SERVERS = 12
-"""Servers that are compared; of more, the first by name."""
 _MARGIN = 1.5
 _PRIOR = 12.0
 """Bad answers that every length begins with, scattered as if independent: a first window decides little."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from operators.api.evidence import Evidence, Level, MetricEvidence, Tally
 from operators.api.model import Analysis
-from operators.api.plan import RouteObserved
+from operators.api.plan import MOST_SERVERS, RouteObserved
 from operators.planning.analysis import agreement, dispersion, edges, margin, odds, windows
 from operators.planning.analysis.windows import Table, Window
 
@@ -216,4 +216,4 @@ def _unpaired(evidence: Evidence) -> Evidence:
 
 
 def _servers(evidence: Evidence, route: RouteObserved | None) -> Servers:
-    return windows.by_server(route, evidence.stable, evidence.edges, dispersion.MOST_SERVERS)
+    return windows.by_server(route, evidence.stable, evidence.edges, MOST_SERVERS)

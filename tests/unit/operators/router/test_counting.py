@@ -5,19 +5,18 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.api.plan import EDGES, Counts
+from operators.api.plan import CELLS, Counts
 from operators.router.counting import Counted, cells, parse
 
-CELLS = {ipaddress.IPv4Network(network): int(edge) for network, edge in cells().items()}
-ALL_EDGES = [edge * 10**decade for decade in range(8) for edge in EDGES]
+NETWORKS = {ipaddress.IPv4Network(network): int(edge) for network, edge in cells().items()}
 ARM, M = "m-r1/default:m:a", ("default:m", "m-r1")
 PODS = {f"m-r1:10.0.0.1:{port}": "10.0.0.1:8080" for port in (8080, 9000)}
 
 
-@given(st.integers(0, 2**32 - 1) | st.sampled_from(ALL_EDGES) | st.sampled_from(ALL_EDGES).map(lambda edge: edge - 1))
+@given(st.integers(0, 2**32 - 1) | st.sampled_from(CELLS) | st.sampled_from(CELLS).map(lambda edge: edge - 1))
 def test_every_time_is_in_one_cell_and_that_is_the_one_whose_edge_is_below_it(time_us: int) -> None:
-    of = [edge for network, edge in CELLS.items() if ipaddress.IPv4Address(time_us) in network]
-    assert of == [max((edge for edge in ALL_EDGES if edge <= time_us), default=ALL_EDGES[0])]
+    of = [edge for network, edge in NETWORKS.items() if ipaddress.IPv4Address(time_us) in network]
+    assert of == [max((edge for edge in CELLS if edge <= time_us), default=CELLS[0])]
 
 
 def table(*rows: tuple[str, int, int, int]) -> str:
@@ -40,15 +39,21 @@ def test_rows_are_summed_by_workload_and_a_pod_is_one_server_whatever_it_was_ask
     )
     found = parse(answer, PODS, Counted())
     assert found.of("default:m") == {
-        "m-r1": Counts(70, 5, {1100: 50, 2000: 15}, {"10.0.0.1:8080": (50, 0), "fd00::7:8080": (20, 5)})
+        "m-r1": Counts(
+            70,
+            5,
+            {1100: 50, 2000: 15},
+            {"10.0.0.1:8080": (50, 0), "fd00::7:8080": (20, 5)},
+            {"10.0.0.1:8080": {1100: 50}, "fd00::7:8080": {2000: 15}},
+        )
     }
-    assert found.of("team:n") == {"n-r9": Counts(1, 0, {10: 1}, {"10.0.0.1:8080": (1, 0)})}
+    assert found.of("team:n") == {"n-r9": Counts(1, 0, {10: 1}, {"10.0.0.1:8080": (1, 0)}, {"10.0.0.1:8080": {10: 1}})}
 
 
 def test_what_is_neither_answered_nor_under_way_has_failed() -> None:
     answer = table((ARM, 2, 6, 10), ("m-r1:10.0.0.1:8080/default:m:a/1100", 0, 0, 6))
     assert parse(answer, PODS, Counted()).of("default:m") == {
-        "m-r1": Counts(8, 2, {1100: 6}, {"10.0.0.1:8080": (6, 0)})
+        "m-r1": Counts(8, 2, {1100: 6}, {"10.0.0.1:8080": (6, 0)}, {"10.0.0.1:8080": {1100: 6}})
     }
 
 
@@ -66,7 +71,7 @@ def test_what_came_of_mirrored_requests_is_counted_beside_requests() -> None:
         ("m-r2/default:m:b/disagreed", 0, 0, 2),
     )
     assert parse(answer, PODS, Counted()).of("default:m") == {
-        "m-r1": Counts(6, 0, {1100: 6}, {"10.0.0.1:8080": (6, 0)}),
+        "m-r1": Counts(6, 0, {1100: 6}, {"10.0.0.1:8080": (6, 0)}, {"10.0.0.1:8080": {1100: 6}}),
         "m-r2": Counts(agreed=40, disagreed=2, servers={}),
     }
 
