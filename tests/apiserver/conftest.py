@@ -124,9 +124,7 @@ class Cluster:
 @pytest.fixture(scope="session")
 def definitions(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with Penstock's kinds."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    for kind in ("models", "endpoints", "servingruntimes"):
-        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
+    _define(control_plane, CRDS)
     return control_plane
 
 
@@ -135,9 +133,26 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
     """A control plane of its own with manifests/install.yaml: admission policies hold for a whole cluster."""
     found = binaries.locate(os.environ, print)
     with control_plane.running(found, tmp_path_factory.mktemp("installed")) as plane:
-        plane.kubectl("apply", "--server-side", "-f", str(CRDS.parent / "install.yaml"))
-        for kind in ("models", "endpoints", "servingruntimes"):
-            plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
+        _define(plane, CRDS.parent / "install.yaml")
+        yield plane
+
+
+def _define(plane: ControlPlane, manifests: pathlib.Path) -> None:
+    plane.kubectl("apply", "--server-side", "-f", str(manifests))
+    for kind in ("models", "endpoints", "servingruntimes"):
+        # The second fails over a definition so new that it has no conditions yet; a name that is taken is one.
+        plane.kubectl("wait", f"--for=jsonpath={{.status.acceptedNames.plural}}={kind}", f"crd/{kind}.penstock.dev")
+        plane.kubectl("wait", "--for=condition=Established", f"crd/{kind}.penstock.dev")
+
+
+@pytest.fixture(scope="session")
+def unattended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with Penstock's kinds in which nobody but the test says how many replicas are ready."""
+    found = binaries.locate(os.environ, print)
+    left_out = ("deployment-controller", "replicaset-controller")
+    controllers = [name for name in control_plane.CONTROLLERS if name not in left_out]
+    with control_plane.running(found, tmp_path_factory.mktemp("unattended"), controllers) as plane:
+        _define(plane, CRDS)
         yield plane
 
 

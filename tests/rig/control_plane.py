@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -95,8 +95,8 @@ def write_service_account_key(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def running(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
-    """Start everything, wait until it works, and stop it in reverse order.
+def running(binaries: Binaries, folder: Path, controllers: Sequence[str] = CONTROLLERS) -> Iterator[ControlPlane]:
+    """Start everything, wait until it works, and stop it in reverse order; ``controllers`` has the service accounts'.
 
     Raises:
         NotReady: something did not start.
@@ -105,7 +105,7 @@ def running(binaries: Binaries, folder: Path) -> Iterator[ControlPlane]:
     with contextlib.ExitStack() as stack:
         etcd_url = _start_etcd(stack, binaries, folder)
         plane = _start_apiserver(stack, binaries, folder, etcd_url)
-        _start_controller_manager(stack, binaries, plane)
+        _start_controller_manager(stack, binaries, plane, controllers)
         yield plane
 
 
@@ -173,14 +173,16 @@ def _start_apiserver(stack: contextlib.ExitStack, binaries: Binaries, folder: Pa
     return plane
 
 
-def _start_controller_manager(stack: contextlib.ExitStack, binaries: Binaries, plane: ControlPlane) -> None:
+def _start_controller_manager(
+    stack: contextlib.ExitStack, binaries: Binaries, plane: ControlPlane, controllers: Sequence[str]
+) -> None:
     log = plane.folder / "kube-controller-manager.log"
     process = _start(
         stack,
         log,
         binaries.kube_controller_manager,
         f"--kubeconfig={plane.kubeconfig()}",
-        f"--controllers={','.join(CONTROLLERS)}",
+        f"--controllers={','.join(controllers)}",
         "--leader-elect=false",
         "--secure-port=0",
         "--kube-api-qps=200",

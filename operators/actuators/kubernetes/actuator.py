@@ -94,7 +94,8 @@ class KubernetesActuator:
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
-        """Apply what differs; replicas after what shields them, the route after them, deletions at last.
+        """Tell what was decided, then apply what differs; replicas after what shields them, the route after them,
+        deletions at last.
 
         A child that is refused (by quota, policy, a name that is taken) does not stop its siblings.
 
@@ -103,6 +104,9 @@ class KubernetesActuator:
         owner = self.owners[key.kind].get(key.namespace, key.name)
         if owner is None or owner["metadata"].get("deletionTimestamp"):
             return
+        for event in plan.events:
+            # At first: what fails below is tried again, what was decided is kept, and not decided again.
+            await self.events.tell(key, owner["metadata"]["uid"], event)
         reference = makers.owner(key, owner["metadata"]["uid"])
         wanted: list[tuple[Cache, Object]] = []
         if self.isolation and plan.workloads:
@@ -131,8 +135,6 @@ class KubernetesActuator:
         for resource, child in self._existing(key):
             if (resource, key_of(child)) not in names:
                 await self.connection.delete(resource, child)
-        for event in plan.events:
-            await self.events.tell(key, owner["metadata"]["uid"], event)
         if key.kind == "Model":
             # At last: nothing that serves waits for a build.
             await self.building.act(key, reference, plan.builds)
