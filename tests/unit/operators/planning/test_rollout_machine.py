@@ -235,5 +235,5 @@ class Rollouts(RuleBasedStateMachine):
             assert serving.recipe.digest[7] == self.letter()
 
 
-Rollouts.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+Rollouts.TestCase.settings = settings(max_examples=1000, stateful_step_count=30, deadline=None)
 test_no_history_of_a_rollout_breaks_its_promises = Rollouts.TestCase
