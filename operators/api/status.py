@@ -193,6 +193,21 @@ class Standing(Seen):
     """From here on it decides."""
 
 
+class Point(Seen):
+    """Where a rollout was at one time."""
+
+    at: str
+    """When, RFC 3339."""
+    asked: int
+    """Traffic that was asked for the revision from then on, in 0.01 %."""
+    observed: int
+    """Traffic that reached it as the router reported, in 0.01 %."""
+    against: float | None = None
+    """The e-value against it; left out where nothing is analysed."""
+    in_favour: float | None = None
+    """The e-value in favour of it."""
+
+
 class RolloutStatus(Seen):
     """The latest rollout by steps: how far it is, or how it ended."""
 
@@ -238,6 +253,8 @@ class RolloutStatus(Seen):
     """That time for errors, in seconds; left out while the traffic is not known."""
     evidence: Evidence | None = None
     """What the analysis remembers."""
+    trail: tuple[Point, ...] = ()
+    """How it went, oldest first; thinned out, for a report."""
 
 
 class ModelStatus(Seen):

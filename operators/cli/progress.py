@@ -30,7 +30,7 @@ def as_data(model: Object) -> dict[str, Any]:
         "model": model["metadata"]["name"],
         "serves": status.get("revision", ""),
         "steps": list((model["spec"].get("rollout") or {}).get("steps", ())),
-        "rollout": {k: v for k, v in (status.get("rollout") or {}).items() if k != "evidence"} or None,
+        "rollout": {k: v for k, v in (status.get("rollout") or {}).items() if k not in ("evidence", "trail")} or None,
         "revisions": [{key: revision.get(key) for key in keys} for revision in status.get("revisions", ())],
     }
 

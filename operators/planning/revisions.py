@@ -24,7 +24,7 @@ from operators.api.model import Model, Rollout
 from operators.api.plan import FULL_WEIGHT, Arm, Event, Fetch, FetchState, Mirror, Observation, WorkloadObserved
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import Otherwise, Recipe, RevisionStatus, RolloutStatus
-from operators.planning import capacity, names, rollout, runtimes, states
+from operators.planning import capacity, names, rollout, runtimes, states, trail
 from operators.planning.analysis import weighing
 from operators.planning.times import parse_time, timestamp
 
@@ -189,6 +189,7 @@ def _roll(
             others=sum(max(1, states.side(model, each, seen).existing) for each in others if states.is_leaving(each)),
         )
     )
+    decision = dataclasses.replace(decision, status=trail.followed(before, decision.status, at))
     look_again_s = decision.look_again_s
     match decision.outcome:
         case rollout.Outcome.PROMOTE:
@@ -372,4 +373,4 @@ def _ended(
     elif any(r.name == last.revision and r.state in ("Starting", "Failed") for r in revisions):
         message = "spec.rollout has no steps any more"
     update = {"state": state, "message": message, "since": at, "weight": 0, "next": "", "next_at": ""}
-    return last.model_copy(update=update)
+    return trail.followed(last, last.model_copy(update=update), at)
