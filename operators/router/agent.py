@@ -23,7 +23,7 @@ import pydantic
 
 from operators.api.errors import OperatorError, Unreachable
 from operators.api.plan import Arm, RouteObserved
-from operators.router import configuration, counting, daemon, mirroring, workers
+from operators.router import configuration, counting, daemon, ejection, mirroring, workers
 from operators.router.configuration import Listen
 from operators.router.control import SOCKET, Control
 from operators.router.counting import Counted
@@ -62,6 +62,7 @@ class Router:
         self._workers: list[Worker] = []
         self._applied: Table | None = None
         self._written: dict[str, str] = {}
+        self._records: Mapping[ejection.Which, ejection.Record] = {}
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -226,7 +227,7 @@ class Router:
             await self._control.reload()
             current, *leaving = await self._control.workers()
         worker = await self._control.read(current)
-        missing = workers.commands(worker, maps, servers)
+        missing = workers.commands(worker, maps, servers, self._left_out(worker))
         if missing:
             await self._control.run(current, missing)
             worker = await self._control.read(current)
@@ -240,6 +241,26 @@ class Router:
         self._applied = table
         self.contact = asyncio.get_running_loop().time()
         return not missing and not leaving and table == self.table
+
+    def _left_out(self, worker: Worker) -> frozenset[ejection.Which]:
+        """Servers that fail where others do not, after one more look at what they answered."""
+        now_s = asyncio.get_running_loop().time()
+        before, tallies = (
+            self._records,
+            {key: {n: s.tally for n, s in of.items()} for key, of in worker.backends.items()},
+        )
+        self._records = ejection.judged(before, tallies, now_s)
+        found = ejection.left_out(self._records, now_s)
+        for backend, name in found - ejection.left_out(before, now_s):
+            record = self._records[backend, name]
+            log.warning(
+                "router arm=%s server=%s left_out_s=%.0f failed=%.0f%% where others do not",
+                backend,
+                name,
+                record.out_until_s - now_s,
+                100 * record.share,
+            )
+        return found
 
     async def _counted(self, pid: int, worker: Worker) -> Worker:
         """``worker`` with what it has counted, if it counts anything and has not ended meanwhile."""

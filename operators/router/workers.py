@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from operators.api.plan import Counts
 from operators.router import assignment, counting, mirroring
 from operators.router.counting import Counted
+from operators.router.ejection import Tally, Which
 
 _PXNAME, _SVNAME, _SCUR, _STATUS = 0, 1, 4, 17
+_WELL, _FAILED = (39, 40, 41, 42), (13, 14, 43)
+"""Columns of answers below 500, and of failed connections, answers that did not come, and answers from 500 on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,9 @@ class ServerSeen:
     sessions: int
     """Requests under way."""
     enabled: bool
+    left_out: bool = False
+    """Enabled, but new requests go to others."""
+    tally: Tally = dataclasses.field(default_factory=Tally)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +90,24 @@ def parse_backends(answer: str) -> dict[str, dict[str, ServerSeen]]:
             continue
         servers = backends.setdefault(row[_PXNAME], {})
         if row[_SVNAME] != "BACKEND":
-            servers[row[_SVNAME]] = ServerSeen(int(row[_SCUR]), not row[_STATUS].startswith("MAINT"))
+            status, tally = row[_STATUS], Tally(*(sum(int(row[n] or 0) for n in of) for of in (_WELL, _FAILED)))
+            servers[row[_SVNAME]] = ServerSeen(
+                int(row[_SCUR]), not status.startswith("MAINT"), status.startswith("DRAIN"), tally
+            )
     return backends
 
 
 def commands(
-    worker: Worker, maps: Mapping[str, Mapping[str, str]], servers: Mapping[str, Mapping[str, str]]
+    worker: Worker,
+    maps: Mapping[str, Mapping[str, str]],
+    servers: Mapping[str, Mapping[str, str]],
+    left_out: Collection[Which] = (),
 ) -> list[str]:
     """Commands that are missing, in an order in which no request meets a place that is half made.
 
     New servers, then what an arm is called, then where traffic goes. A server that is no longer wanted is left alone
-    in the pass that moves the traffic away, taken out in a later one, and deleted when it has answered all it had.
+    in the pass that moves the traffic away, taken out in a later one, and deleted when it has answered all it had. One
+    of ``left_out`` stays where it is and gets no new requests.
     """
     wanted = Worker(maps, {})
     found: list[str] = []
@@ -117,6 +130,8 @@ def commands(
                 found.append(f"add server {backend}/{name} {address}")
             if name not in present or not present[name].enabled:
                 found.append(f"enable server {backend}/{name}")
+            elif present[name].left_out != ((backend, name) in left_out):
+                found.append(f"set server {backend}/{name} state {'ready' if present[name].left_out else 'drain'}")
     for file in sorted(maps, key=_ORDER.index):
         found += _map_commands(file, worker.maps[file], maps[file])
     return found

@@ -388,6 +388,37 @@ async def test_a_new_worker_counts_anew_and_one_that_makes_room_counts_no_more(r
         assert counted(running) == {"digits-r1": Counts()}
 
 
+async def test_a_server_that_fails_where_another_does_not_is_left_out_until_it_has_recovered(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as good, backend("r2") as bad, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        await running.apply(replicas(running.table, good, bad))
+        bad.status = b"500 Internal Server Error"
+
+        async def statuses() -> list[int]:
+            return [(await client.post(url(listen))).status_code for _ in range(20)]
+
+        assert 500 in await statuses()
+
+        async def left_out() -> bool:
+            return set(await statuses()) == {200}
+
+        await until("it is left out", left_out)
+        bad.status = b"200 OK"
+        before = bad.asked
+
+        async def back() -> bool:
+            return set(await statuses()) == {200} and bad.asked > before
+
+        await until("it is asked again", back)
+        good.status = bad.status = b"503 Service Unavailable"
+        # What all of them do is no fault of one.
+        for _ in range(3):
+            assert await statuses() == [503] * 20
+        assert good.asked > 20
+        assert bad.asked > before + 20
+
+
 async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -5,6 +5,7 @@ import dataclasses
 from operators.api.plan import Arm, Counts, Route
 from operators.router.configuration import maps, servers
 from operators.router.counting import Counted
+from operators.router.ejection import Tally
 from operators.router.table import Server, Table, successor
 from operators.router.workers import ServerSeen, Worker, commands, parse_backends, parse_map
 
@@ -72,6 +73,14 @@ def test_a_server_that_came_back_is_enabled_again() -> None:
     assert missing(worker(R1, p8001=ServerSeen(0, False)), R1) == ["enable server default:m:a:h1/m-r1:127.0.0.1:8001"]
 
 
+def test_a_server_that_is_left_out_gets_no_requests_and_comes_back() -> None:
+    which = "default:m:a:h1", "m-r1:127.0.0.1:8001"
+    out = worker(R1, p8001=ServerSeen(0, True, left_out=True))
+    found = [commands(seen, maps(R1), servers(R1), left) for seen in (worker(R1), out) for left in ({which}, ())]
+    name = "/".join(which)
+    assert found == [[f"set server {name} state drain"], [], [], [f"set server {name} state ready"]]
+
+
 def test_a_replica_that_leaves_a_place_with_traffic_leaves_at_once() -> None:
     both = successor(
         R1, [Route("default", "m", (Arm("m-r1", "r1", "fp32", 10_000),))], {"default/m-r1": (ONE, TWO)}, None
@@ -100,20 +109,25 @@ def test_arms_that_are_counted_begin_at_zero_and_those_that_are_not_are_unknown(
 
 
 def test_answers_of_haproxy_are_read_as_it_writes_them() -> None:
-    rest = ",0," + "," * 11
+    rest, answers = ",0," + "," * 7 + "1,2,,,", "," * 22 + "10,20,30,40,50,,"
     answer = "\n".join(
         [
             "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,",
             f"catalog,BACKEND,0,0,0{rest}UP,",
-            f"default:m:a:h1,m-r1:127.0.0.1:8001,0,0,7{rest}no check,",
-            f"default:m:a:h1,m-r1:127.0.0.1:8002,0,0,0{rest}MAINT,",
+            f"default:m:a:h1,m-r1:127.0.0.1:8001,0,0,7{rest}no check{answers}",
+            f"default:m:a:h1,m-r1:127.0.0.1:8002,0,0,0{rest}MAINT{answers}",
+            f"default:m:a:h1,m-r1:127.0.0.1:8003,0,0,0{rest}DRAIN{answers}",
             f"default:m:a:h1,BACKEND,0,0,7{rest}UP,",
             f"default:m:b:h1,BACKEND,0,0,0{rest}UP,",
             "",
         ]
     )
     assert parse_backends(answer) == {
-        "default:m:a:h1": {"m-r1:127.0.0.1:8001": ServerSeen(7, True), "m-r1:127.0.0.1:8002": ServerSeen(0, False)},
+        "default:m:a:h1": {
+            "m-r1:127.0.0.1:8001": ServerSeen(7, True, False, Tally(100, 53)),
+            "m-r1:127.0.0.1:8002": ServerSeen(0, False, False, Tally(100, 53)),
+            "m-r1:127.0.0.1:8003": ServerSeen(0, True, True, Tally(100, 53)),
+        },
         "default:m:b:h1": {},
     }
     assert parse_map("0x2be9 ns/m 10000\n0x2bea ns/n a value\n\n") == {"ns/m": "10000", "ns/n": "a value"}
