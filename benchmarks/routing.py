@@ -27,8 +27,9 @@ def routed(server: Server) -> Iterator[Server]:
     folder.joinpath("haproxy.cfg").write_text(configuration.text(wanted, listen))
     for name, text in configuration.map_files(wanted).items():
         folder.joinpath(name).write_text(text)
-    folder.joinpath(mirroring.SECRET).touch()
-    tree = processes.start([str(haproxy()), "-W", "-f", "haproxy.cfg"], folder, {}, processes.SERVER_CPU)
+    tree = processes.start(
+        [str(haproxy()), "-W", "-f", "haproxy.cfg"], folder, mirroring.environment(), processes.SERVER_CPU
+    )
     try:
         yield dataclasses.replace(server, http_port=http_port, grpc_port=grpc_port, trees=(*server.trees, tree))
     finally:

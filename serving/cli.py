@@ -21,7 +21,6 @@ from serving.errors import ArtifactRefused, InvalidInput, ServingError
 
 if TYPE_CHECKING:
     from serving.server import Listen
-    from serving.tap.tap import Told
 
 _LAST_WORDS_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
@@ -240,17 +239,6 @@ def _listen(options: argparse.Namespace, env: Mapping[str, str], grpc_port: int 
     )
 
 
-def _tap(env: Mapping[str, str]) -> Told | None:
-    """Where copies of requests go: to the router that whoever started this process named."""
-    host, _, port = env.get(Env.ROUTER, "").rpartition(":")
-    secret = env.get(Env.TAP_SECRET)
-    if not (host and port.isdecimal() and secret):
-        return None
-    from serving.tap.tap import Told
-
-    return Told(host, int(port), env.get(Env.NAMESPACE, "default"), secret)
-
-
 def _variant(env: Mapping[str, str]) -> str | None:
     """Which one this process serves: what was asked for, or what its fetch took in its place."""
     try:
@@ -282,7 +270,9 @@ def _serve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
     )
     rate, file = options.log_requests or (None, None)
     asked = telemetry.Asked(otlp.signals(env), rate, file)
-    listen = dataclasses.replace(_listen(options, env, options.grpc_port), telemetry=asked, tap=_tap(env))
+    listen = dataclasses.replace(
+        _listen(options, env, options.grpc_port), telemetry=asked, mirrors=env.get(Env.ROUTED) == "1"
+    )
     return server.serve(listen, serving)
 
 

@@ -45,7 +45,7 @@ from serving.telemetry.observing import Observer
 from serving.workers.roles import Alone, Member, Process, Role, say_ready
 
 if TYPE_CHECKING:
-    from serving.tap.tap import Tap, Told
+    from serving.tap.tap import Tap
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class Listen:
     identity: dict[str, str]
     """Headers of every answer: which revision and variant this is."""
     telemetry: telemetry.Asked = dataclasses.field(default_factory=telemetry.Asked)
-    tap: Told | None = None
+    mirrors: bool = False
+    """Whether the router is believed about whom copies of requests are for (``Env.ROUTED``)."""
     """Where copies of requests go; None: nowhere."""
 
 
@@ -166,11 +167,11 @@ def _on_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> Exit:
 
 
 def _tap(listen: Listen) -> Tap | None:
-    if listen.tap is None:
+    if not listen.mirrors:
         return None
-    from serving.tap import tap
+    from serving.tap.tap import Tap
 
-    return tap.Tap(listen.tap)
+    return Tap()
 
 
 def _admission(listen: Listen) -> Admission:

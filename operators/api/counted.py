@@ -1,6 +1,7 @@
 """What a router counted, as it tells the operator: short, because it is written anew every few seconds.
 
-``{SOURCE: [read_s, {WORKLOAD: [answered, failed, CELLS, {SERVER: [failed, CELLS]}]}]}``
+``{SOURCE: [read_s, {WORKLOAD: [answered, failed, CELLS, {SERVER: [failed, CELLS]}]}]}``, and behind a
+workload's servers ``[agreed, disagreed]`` where mirrored requests were compared.
 
 CELLS are counts of one cell of latency after the other: the lower edge of the first in microseconds, then how many
 answers each has; -3 stands for three empty ones. So 20 ms of answers and one after a second are
@@ -22,7 +23,9 @@ _Number = Annotated[int, Field(ge=0, lt=2**63)]
 _Source = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}@[0-9]{1,20}$")]
 _Server = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:\[\]-]{1,80}$")]
 _Cells = Annotated[dict[int, _Number], pydantic.BeforeValidator(lambda said: _unpacked(said))]
-_Told = tuple[_Number, _Number, _Cells, dict[_Server, tuple[_Number, _Cells]]]
+_Servers = dict[_Server, tuple[_Number, _Cells]]
+_Compared = tuple[_Number, _Number]
+_Told = tuple[_Number, _Number, _Cells, _Servers] | tuple[_Number, _Number, _Cells, _Servers, _Compared]
 _Workload = Annotated[_Told, pydantic.AfterValidator(lambda of: _workload(of))]
 _Sources = dict[_Source, tuple[Annotated[float, Field(allow_inf_nan=False)], dict[Name, _Workload]]]
 _COUNTS: TypeAdapter[_Sources] = TypeAdapter(_Sources)
@@ -44,6 +47,7 @@ def told(seen: RouteObserved) -> dict[str, Any]:
                         server: [of.servers[server][1], _packed(of.server_latency.get(server, {}))]
                         for server in sorted(of.servers)[:MOST_SERVERS]
                     },
+                    *([[of.agreed, of.disagreed]] if of.agreed or of.disagreed else []),
                 ]
                 for workload, of in counts.items()
             },
@@ -69,18 +73,21 @@ def read(said: object, router: str) -> tuple[dict[str, Mapping[str, Counts]], di
 
 
 def _counts(of: _Told) -> Counts:
-    answered, failed, latency, servers = of
+    answered, failed, latency, servers, *compared = of
+    agreed, disagreed = compared[0] if compared else (0, 0)
     return Counts(
         answered,
         failed,
         latency,
         {server: (failed + sum(cells.values()), failed) for server, (failed, cells) in servers.items()},
         {server: cells for server, (_, cells) in servers.items() if cells},
+        agreed,
+        disagreed,
     )
 
 
 def _workload(of: _Told) -> _Told:
-    answered, failed, latency, _ = of
+    answered, failed, latency, *_ = of
     if failed > answered or sum(latency.values()) > answered - failed:
         raise ValueError(f"{failed} failed and {sum(latency.values())} well answered of {answered}")
     return of

@@ -16,9 +16,10 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from operators.api import counted
 from operators.api.base import GROUP, Name, Seen
+from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import FULL_WEIGHT, Arm, Route, RouteObserved, Split
+from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Route, RouteObserved, Split
 
 Object = dict[str, Any]
 
@@ -56,10 +57,27 @@ class _Assignment(Seen):
     cookie: Cookie | None = None
 
 
+class _Output(Seen):
+    labels: bool | None = None
+    detections: Detections | None = None
+
+
+class _Compare(Seen):
+    output: _Output | None = None
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _Mirror(Seen):
+    revision: Word
+    weight: Weight
+    compare: _Compare
+
+
 class _Route(Seen):
     arms: Annotated[tuple[_Arm, ...], Field(max_length=2)]
     message: str = ""
     observe: bool = False
+    mirror: _Mirror | None = None
     assignment: _Assignment | None = None
 
 
@@ -80,6 +98,8 @@ def route_data(route: Route | Split) -> dict[str, str]:
             for a in route.arms
         ]
         body: Object = {"arms": arms, "message": route.message} | ({"observe": True} if route.observe else {})
+        if (to := route.mirror) is not None:
+            body["mirror"] = {"revision": to.revision, "weight": to.weight, "compare": json.loads(to.compare)}
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
     if route.assignment is not None:
@@ -112,7 +132,8 @@ def route(config_map: Object) -> Route | Split:
             return Split(namespace, name, split.shares, _assignment(split.assignment), split.names)
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
-        return Route(namespace, name, arms, found.message, found.observe, assignment=_assignment(found.assignment))
+        mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)
+        return Route(namespace, name, arms, found.message, found.observe, mirror, assignment)
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or ROUTE_KEY}: {e['msg']}" for e in error.errors())
         raise InvalidObject(
@@ -198,6 +219,12 @@ def _told(seen: RouteObserved) -> str:
     counts = counted.told(seen)
     told = {"arms": arms} | ({"busy": busy} if busy else {}) | ({"counts": counts} if counts else {})
     return json.dumps(told, separators=(",", ":"))
+
+
+def _mirror(found: _Mirror | None) -> Mirror | None:
+    if found is None:
+        return None
+    return Mirror(found.revision, found.weight, json.dumps(found.compare.to_dict(), sort_keys=True))
 
 
 def _assignment(found: _Assignment | None) -> Assignment | None:

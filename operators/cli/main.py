@@ -202,6 +202,9 @@ def router(
     pod: Annotated[str, typer.Option(help="Name of the pod this runs in; its report is called so.", envvar="POD_NAME")],
     pod_namespace: Annotated[str, typer.Option(help="Namespace of the pod.", envvar="POD_NAMESPACE")],
     pod_uid: Annotated[str, typer.Option(help="UID of the pod, which owns the report.", envvar="POD_UID")],
+    pod_ip: Annotated[
+        str, typer.Option(help="Its address, to which model servers send copies of requests.", envvar="POD_IP")
+    ] = "",
     kubeconfig: Annotated[
         str | None, typer.Option(help="Cluster to route for.", show_default="the pod's service account")
     ] = None,
@@ -233,6 +236,7 @@ def router(
         pod,
         pod_namespace,
         pod_uid,
+        pod_ip,
         kubeconfig,
         context,
         namespace,

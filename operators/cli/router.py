@@ -61,6 +61,8 @@ class Settings:
     pod: str
     pod_namespace: str
     pod_uid: str
+    pod_ip: str = ""
+    """Where model servers reach this replica; empty: where it listens."""
     kubeconfig: str | None = None
     """None: the service account of the pod."""
     context: str | None = None
@@ -122,7 +124,12 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
         moved, told = asyncio.Event(), asyncio.Event()
         https_port = settings.https_port if settings.tls_dir else 0
         listen = Listen(
-            settings.host, settings.http_port, settings.grpc_port, https_port, metrics_port=settings.metrics_port
+            settings.host,
+            settings.http_port,
+            settings.grpc_port,
+            https_port,
+            metrics_port=settings.metrics_port,
+            reached_at=settings.pod_ip,
         )
         router = Router(settings.folder, listen, haproxy(), environment, told.set)
         replica = Replica(settings, connection, router, config_maps, slices, reports)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import secrets
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -75,13 +74,6 @@ class Router:
         return self._applied == self.table and self._daemon is not None and self._daemon.alive
 
     @property
-    def tap_secret(self) -> str:
-        """What a server must know to be believed about mirrored requests; drawn where there is none yet."""
-        if not self._secret.exists():
-            daemon.write(self._secret, secrets.token_hex(32), mode=0o600)
-        return self._secret.read_text()
-
-    @property
     def index(self) -> Path:
         """File that lists all models for the catalog."""
         return self.folder / "index.json"
@@ -89,7 +81,6 @@ class Router:
     async def start(self) -> None:
         """Take over the HAProxy that runs here, or start one. Raises ``Unreachable`` if it does not start."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        assert self.tap_secret, "HAProxy reads it when it starts"
         self._daemon = daemon.adopt(self._record)
         async with self._lock:
             await self._converge()
@@ -184,10 +175,6 @@ class Router:
         )
 
     @property
-    def _secret(self) -> Path:
-        return self.folder / mirroring.SECRET
-
-    @property
     def _record(self) -> Path:
         return self.folder / "haproxy.json"
 
@@ -279,7 +266,7 @@ class Router:
         log_file = self.folder / "haproxy.log"
         self._daemon = daemon.start(
             [str(self._binary), "-W", "-S", f"unix@{SOCKET},mode,600", "-f", "haproxy.cfg"],
-            environment=self._environment,
+            environment={**self._environment, **mirroring.environment()},
             folder=self.folder,
             log=log_file,
             record=self._record,

@@ -51,6 +51,13 @@ class Listen:
     """Where ``/metrics`` is, if not with the clients. Then clients may be strangers to each other, and are told of no
     Model that they do not name: neither by metrics nor by the list of Models.
     """
+    reached_at: str = dataclasses.field(default="", kw_only=True)
+    """Address at which model servers reach this router; empty: ``host``, and loopback where that is every address."""
+
+    @property
+    def own_host(self) -> str:
+        """Where whoever is near reaches the router."""
+        return self.reached_at or ("127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host)
 
 
 def maps(table: Table) -> dict[str, dict[str, str]]:
@@ -64,14 +71,11 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
         if not places.arms or (places.message and not table.serves(key)):
             reason = places.message or f"nothing serves {key} yet"
             of["reasons.map"][key] = base64.b64encode(reason.encode()[:2048]).decode()
-        for place, arm in (("a", places.a), ("b", places.b)):
-            if arm is not None:
-                servers = table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ())
-                protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
-                name = assignment.place(key, place)
-                of["arms.map"][name] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
-                if places.mirror is not None and places.mirror.revision != arm.revision:
-                    of[mirroring.MAP][name] = mirroring.entry(places.mirror)
+        for place, arm in places.placed:
+            servers = table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ())
+            protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
+            of["arms.map"][assignment.place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
+        of[mirroring.MAP] |= mirroring.entries(key, places)
     for key, split in table.endpoints.items():
         of["names.map"] |= _message_name(key)
         of["routes.map"][key] = "-2" if split.shares else "-1"
@@ -149,7 +153,7 @@ def _message_name(key: str) -> dict[str, str]:
 
 
 def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, str]]) -> str:
-    lines = [*_GLOBAL, "frontend clients"]
+    lines = [*_GLOBAL, *mirroring.settings(_authority(listen.own_host, listen.http_port)), "frontend clients"]
     lines += [f"  bind {_authority(listen.host, listen.http_port)}"]
     lines += [f"  bind {_authority(listen.host, listen.grpc_port)} proto h2"]
     if listen.https_port and listen.certificate:
@@ -162,6 +166,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
         lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
         lines += ["  http-request return status 404"]
+    lines += mirroring.SECTIONS
     lines += [f"backend {counting.TABLE}", f"  {counting.STORE}"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
     for key in sorted(table.models):
@@ -244,6 +249,7 @@ _KEY = (
     "acl stream var(txn.stream) -m found",
     f"http-request set-var(txn.rare) bool(true) if {{ req.hdr_names -m sub {RARE} }} || {{ query -m sub {RARE} }}",
     "acl rare var(txn.rare) -m found",
+    *mirroring.FIRST,
     "acl named var(txn.key) -m found",
     "acl known var(txn.route) -m found",
     "http-request return status 415 content-type application/json string"
@@ -304,31 +310,29 @@ _REASON = (
 )
 
 
-def _arm(which: str, counted: str, copied: str) -> tuple[str, ...]:
-    """The arm at the place of requests that are ``which``, whether they are counted, and whether copied."""
+def _arm(which: str, counted: str = "") -> tuple[str, ...]:
+    """The arm at the place of requests that are ``which``, and whether they are ``counted``."""
     return (
         f"http-request set-var(txn.arm) var(txn.place),map(arms.map) if known {which}",
         *counting.request(f"known {which} {counted}"),
-        *mirroring.copied(f"known {which} {copied}"),
+        *mirroring.copied(f"known {which}"),
     )
 
 
 _PLACED = (
     f"acl inference path_end {_INFERENCE}",
-    *_arm("!rare", "", ""),
+    *_arm("!rare"),
     "http-request allow if !rare",
-    *mirroring.BEFORE,
     *assignment.FORCED,
-    *mirroring.PLACE,
-    # A copy for another revision is no client's request, and who asks for an arm is no random sample.
-    *_arm("rare", "!shadow !forced", "!shadow"),
-    *mirroring.FEEDBACK,
+    # Who asks for an arm is no random sample.
+    *_arm("rare", "!forced"),
     f"http-after-response set-header {contract.REVISION_HEADER} %[var(txn.arm),field(2,/)]"
     " if { var(txn.arm) -m found }",
     # A server that took another variant, for what its processor lacks, says so itself.
     f"http-after-response set-header {contract.VARIANT_HEADER} %[var(txn.arm),field(3,/)]"
     f" if {{ var(txn.arm) -m found }} !{{ res.hdr({contract.VARIANT_HEADER}) -m found }}",
     *counting.RESPONSE,
+    mirroring.LED,
     # Loading and unloading is for whoever declares the Model, not for whoever asks it: the catalog says so.
     f"use_backend catalog if {{ path,url_dec -m beg /v2/repository/models/ /{contract.GRPC_SERVICE}/RepositoryModel }}",
     "use_backend %[var(txn.place)]:h1 if known !grpc",

@@ -1,94 +1,130 @@
 r"""Requests of which another revision gets a copy, and what came of it: the rules of HAProxy for both.
 
-HAProxy copies nothing itself. To a share of the inference requests that go to the stable revision it adds a header that
-says for whom a copy is; the server (``serving.tap``) sends that copy here once its own answer is on its way, and tells
-whether the answers agree.
+HAProxy copies nothing itself. To a share of the inference requests that go to the stable revision it adds a header; the
+server (``serving.tap``) sends a copy back here once its own answer is on its way, and tells whether the answers agree.
 
-    mirror.map  ns:name:a -> UNITS/WHAT: the share of a's requests in 0.01 %, and the header as URL-safe base64 of JSON
+    mirror.map  ns:name:a -> UNITS|AIM|COUNTER|HOW: the share of a's requests in 0.01 %, and what the header says
 
-A copy names its revision and gets it whatever the weights are, a revision without any traffic included. Copies are not
-counted among a revision's requests, and make no copies. What came of them comes as
-``POST /v2/models/NAME/feedback {"revision": …, "agrees": true}`` and is counted in a cell of its own: no server is
-asked, the answer is 204.
+    penstock-mirror, to a server:    ADDRESS|HOW|TOKEN     HOW is URL-safe base64 of JSON, for the server
+    penstock-mirror, from a server:  TOKEN
+    TOKEN                            AIM|COUNTER|EXPIRY|MAC
+    AIM                              ns:name:b/REVISION: who gets the copy, whatever the weights are
+    COUNTER                          what the key of the stick table begins with, see ``counting``
 
-Both are believed only from who knows the secret in ``tap.secret``, which this machine's servers are started with. It
-is drawn by each router for itself, so where no server was told, nobody is believed. A client's own headers of these
-names never get past here.
+A token is a capability: it is good for copies of inference requests to its aim, and for what came of them, until its
+time is over (``LIFE_S``). It is signed with a key that only this HAProxy knows, and ADDRESS is its own, so nothing is
+shared: not by several routers, not with servers. With another key (HAProxy was started anew) the copies under way are
+lost. Whatever carries the header goes to a frontend of its own and nowhere else. There a copy is not counted as a
+request and makes no copies; what came of it is counted in a cell of its own, and no server is asked (204).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import secrets
+from collections.abc import Mapping
 
-from operators.api.plan import FULL_WEIGHT, Mirror
-from operators.router import counting
+from operators.api.plan import FULL_WEIGHT
+from operators.router import assignment, counting
+from operators.router.table import Places
 from serving import contract
 
 MAP = "mirror.map"
-SECRET = "tap.secret"
-"""File in the router's folder; the agent draws it when there is none."""
+LIFE_S = 60
+"""As long as a copy may wait in a server's line, and no longer than a token that leaked should be good for."""
+BACKEND = "copies"
+_SOCKET = "unix@copies.sock"
+_KEY = "PENSTOCK_TAP_KEY"
+_SIGNED = "hmac(sha256,proc.tap_key),hex"
 
-BEFORE = (
-    f"acl from_tap req.hdr({contract.TAP_HEADER}) -m str -f {SECRET}",
-    f"http-request set-var(txn.shadow) req.hdr({contract.SHADOW_HEADER}) if from_tap",
-    f"http-request set-var(txn.feedback) bool(true) if from_tap METH_POST"
-    f" {{ path_beg /v2/models/ }} {{ path_end {contract.FEEDBACK_SUFFIX} }}",
-    f"http-request del-header {contract.TAP_HEADER}",
-    f"http-request del-header {contract.SHADOW_HEADER}",
-    f"http-request del-header {contract.MIRROR_HEADER}",
-    "acl shadow var(txn.shadow) -m found",
-    "acl feedback var(txn.feedback) -m found",
+FIRST = (
+    f"http-request set-var(txn.tap) req.fhdr({contract.MIRROR_HEADER}) if rare",
+    "acl copy var(txn.tap) -m found",
+    "http-request allow if copy",
 )
-"""Before who sends one of these names goes anywhere."""
-
-_NAME = "%[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]"
-
-PLACE = (
-    "http-request set-var(txn.shadow) req.body,json_query('$.revision') if feedback",
-    "acl aimed var(txn.aimed) -m found",
-    *(
-        rule
-        for slot in "ab"
-        for rule in (
-            f"http-request set-var-fmt(txn.at) {_NAME}:{slot} if known shadow",
-            "http-request set-var(txn.there) var(txn.at),map(arms.map),field(2,/) if known shadow",
-            "http-request set-var(txn.aimed) var(txn.at) if known shadow { var(txn.there),strcmp(txn.shadow) eq 0 }",
-        )
-    ),
-    "http-request return status 404 content-type application/json string"
-    """ '{"error": "the Model has no such revision now"}' if known shadow !aimed""",
-    "http-request set-var(txn.place) var(txn.aimed) if aimed",
-)
-"""Where a copy goes instead of where chance had it, and whom feedback is about."""
-
-FEEDBACK = (
-    "http-request set-var(txn.agrees) req.body,json_query('$.agrees') if feedback",
-    f"http-request set-var(txn.said) str({counting.DISAGREED}) if feedback {{ var(txn.agrees) -m found }}",
-    f"http-request set-var(txn.said) str({counting.AGREED}) if feedback {{ var(txn.agrees) -m bool }}",
-    "acl said var(txn.said) -m found",
-    "http-request return status 400 content-type application/json string"
-    """ '{"error": "feedback is {\\"revision\\": NAME, \\"agrees\\": true or false}"}' """
-    " if feedback !said || feedback !shadow",
-    f'http-request track-sc1 var(txn.arm),field(1,/),concat(/,txn.place,/),concat("",txn.said)'
-    f" table {counting.TABLE} if feedback aimed",
-    "http-request return status 204 if feedback aimed",
-)
-"""Once the arm is known."""
+"""Before a request is looked at in any other way."""
+LED = f"use_backend {BACKEND} if copy"
 
 
 def copied(which: str) -> tuple[str, ...]:
     """Rules that ask a server to copy its share of the requests that are ``which``, once the place is known."""
+    said = f"%[var(proc.tap_to)]|%[var(txn.mirror),field(4,|)]|%[var(txn.token)]|%[var(txn.token),{_SIGNED}]"
     return (
         f"http-request set-var(txn.mirror) var(txn.place),map({MAP}) if {which}",
         "acl mirrored var(txn.mirror) -m found",
-        "http-request set-var(txn.units) var(txn.mirror),field(1,/),mul(1) if mirrored",
-        f"http-request set-header {contract.MIRROR_HEADER} %[var(txn.mirror),field(2,/)]"
+        "http-request set-var(txn.units) var(txn.mirror),field(1,|),mul(1) if mirrored",
+        f'http-request set-var-fmt(txn.token) "%[var(txn.mirror),field(2,|,2)]|%[date({LIFE_S})]"'
         f" if mirrored inference {{ rand({FULL_WEIGHT}),sub(txn.units) lt 0 }}",
+        f'http-request set-header {contract.MIRROR_HEADER} "{said}" if mirrored {{ var(txn.token) -m found }}',
     )
 
 
-def entry(mirror: Mirror) -> str:
-    """What ``mirror.map`` holds of the place whose requests are copied."""
-    said = json.dumps({"revision": mirror.revision, "compare": json.loads(mirror.compare)}, separators=(",", ":"))
-    return f"{mirror.weight}/{base64.urlsafe_b64encode(said.encode()).decode()}"
+_COPIES = (
+    f"http-request set-var(txn.tap) req.fhdr({contract.MIRROR_HEADER})",
+    f"http-request del-header {contract.MIRROR_HEADER}",
+    "http-request set-var(txn.mac) var(txn.tap),field(4,|)",
+    "http-request set-var(txn.tap) var(txn.tap),field(1,|,3)",
+    "http-request set-var(txn.now) date",
+    "http-request set-var(txn.aim) var(txn.tap),field(1,|)"
+    f" if {{ var(txn.tap),{_SIGNED},secure_memcmp(txn.mac) }} {{ var(txn.tap),field(3,|),sub(txn.now) gt 0 }}",
+    "acl aimed var(txn.aim) -m found",
+    "http-request return status 403 content-type application/json string"
+    f""" '{{"error": "{contract.MIRROR_HEADER} is no token of this router, or its time is over"}}' if !aimed""",
+    *(
+        rule
+        for path, cell in ((contract.AGREED_PATH, counting.AGREED), (contract.DISAGREED_PATH, counting.DISAGREED))
+        for rule in (
+            f"http-request track-sc1 var(txn.tap),field(2,|),concat(/{cell}) table {counting.TABLE}"
+            f" if METH_POST {{ path {path} }}",
+            f"http-request return status 204 if METH_POST {{ path {path} }}",
+        )
+    ),
+    "http-request return status 403 content-type application/json string"
+    """ '{"error": "a copy is an inference request"}'"""
+    " unless METH_POST { path_beg /v2/models/ } { path_end /infer }",
+    "http-request set-var(txn.place) var(txn.aim),field(1,/)",
+    "http-request set-var(txn.wanted) var(txn.aim),field(2,/)",
+    "http-request return status 404 content-type application/json string"
+    """ '{"error": "the Model has no such revision now"}'"""
+    " unless { var(txn.place),map(arms.map),field(2,/),strcmp(txn.wanted) eq 0 }",
+    "use_backend %[var(txn.place)]:h1",
+)
+
+
+def environment() -> Mapping[str, str]:
+    """What HAProxy is started with: the key that it signs with, drawn anew each time."""
+    return {_KEY: base64.b64encode(secrets.token_bytes(32)).decode()}
+
+
+def settings(address: str) -> tuple[str, ...]:
+    """What the configuration begins with; ``address`` is where servers reach this router."""
+    return "global", f"  set-var proc.tap_key env({_KEY})", f'  set-var proc.tap_to str("{address}")'
+
+
+SECTIONS = (
+    f"frontend {BACKEND}",
+    f"  bind {_SOCKET} mode 600",
+    *(f"  {rule}" for rule in _COPIES),
+    f"backend {BACKEND}",
+    f"  server self {_SOCKET}",
+)
+
+
+def entries(key: str, places: Places) -> dict[str, str]:
+    """What ``mirror.map`` holds of a Model: of the places of all revisions but the one that gets the copies."""
+    found = places.mirror
+    if found is None:
+        return {}
+    others = [assignment.place(key, slot) for slot, arm in places.placed if arm.revision != found.revision]
+    for slot, arm in places.placed:
+        if arm.revision == found.revision:
+            aimed = assignment.place(key, slot)
+            said = {"revision": arm.revision, "compare": json.loads(found.compare)}
+            what = f"{aimed}/{arm.revision}|{arm.workload}/{aimed}|{_packed(said)}"
+            return {other: f"{found.weight}|{what}" for other in others}
+    return {}
+
+
+def _packed(said: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).decode()

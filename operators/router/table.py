@@ -39,8 +39,13 @@ class Places:
     assignment: Assignment | None = None
 
     @property
+    def placed(self) -> tuple[tuple[str, Arm], ...]:
+        """The arms, each with its place."""
+        return tuple((place, arm) for place, arm in (("a", self.a), ("b", self.b)) if arm is not None)
+
+    @property
     def arms(self) -> tuple[Arm, ...]:
-        return tuple(arm for arm in (self.a, self.b) if arm is not None)
+        return tuple(arm for _, arm in self.placed)
 
     def route(self, key: str) -> Route:
         """The route that led to these places."""

@@ -83,10 +83,10 @@ def parse_map(answer: str) -> dict[str, str]:
 
 
 def parse_backends(answer: str) -> dict[str, dict[str, ServerSeen]]:
-    """Backends and their servers from ``show stat`` of backends and servers, without the catalog's."""
+    """Backends of places and their servers from ``show stat`` of backends and servers."""
     backends: dict[str, dict[str, ServerSeen]] = {}
     for row in csv.reader(line for line in answer.splitlines() if line and not line.startswith("#")):
-        if row[_PXNAME] == "catalog":
+        if ":" not in row[_PXNAME]:
             continue
         servers = backends.setdefault(row[_PXNAME], {})
         if row[_SVNAME] != "BACKEND":

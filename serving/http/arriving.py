@@ -56,8 +56,8 @@ class Arriving(ABC):
     _coding: str | None = None
     _grpc_encoding = ""
     _grpc_timeout_s: float | None = None
-    _mirror = b""
-    """For whom a copy is, as the router says; empty: for nobody."""
+    _mirrors: tuple[bytes, ...] = ()
+    """For whom copies are, as the router says."""
     _unsent = 0.0
     _headers: list[tuple[bytes, bytes]]
 
@@ -97,7 +97,7 @@ class Arriving(ABC):
                 elif name == b"traceparent":
                     self.traced = True
                 elif name == _MIRROR:
-                    self._mirror = value
+                    self._mirrors += (value,)
             self._ask()
         except ServingError as error:
             self._problem = error

@@ -236,17 +236,18 @@ class Exchange(Arriving):
                 data = self._framed(OCTETS, body, b"inference-header-content-length: %d\r\n" % length)
         self._write(200, data)
         self._protocol.plane.service.observer.answered(self, self._queue.counters, self._received_at, begun)
-        if self._mirror:
+        if self._mirrors:
             self._copy(computed)
         self._job = self._request = None  # an idle connection keeps its last exchange, and needs no tensors of it
 
     def _copy(self, computed: Response) -> None:
-        """Has the request asked of another revision too, now that its answer is on its way."""
+        """Has the request asked of others too, now that its answer is on its way."""
         tap, queue, request = self._protocol.plane.tap, self._queue, self._request
         if tap is None or queue is None or request is None:
             return
         held = sum(tensor.array.nbytes for tensor in (*request.inputs, *computed.outputs))
-        tap.offer(self._mirror, queue.name, request, computed, held + self._size + self._sent)
+        for said in self._mirrors:
+            tap.offer(said, queue.name, request, computed, held + self._size + self._sent)
 
     def _look(self) -> None:
         service, kind = self._protocol.plane.service, self._route.kind
@@ -269,7 +270,7 @@ class Exchange(Arriving):
             self._write(200, self._framed(HTML if html else JSON, page(html), b"cache-control: no-store\r\n"))
         elif kind is Kind.SHADOW:
             if (tap := self._protocol.plane.tap) is None:
-                raise Unsupported("no requests are mirrored from here; a server that `penstock up` started does it")
+                raise Unsupported("no requests are mirrored from here; a server behind Penstock's router does it")
             body = orjson.dumps(tap.document())
             self._write(200, self._framed(JSON, body, b"cache-control: no-store\r\n"))
         elif kind is Kind.GRPC_HEAD:

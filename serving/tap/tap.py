@@ -1,13 +1,14 @@
-"""Copies of requests for another revision, and what comes of them.
+"""Copies of requests for others, and what comes of them.
 
-The router says of a request for whom a copy is. Once its answer is on its way it is put into a line, which is short in
-number and in bytes: where there is no room the copy is dropped and counted, and nobody waits. One thread takes from the
-line, sends the copy to the router, which leads it to that revision, compares the answers, and tells the router whether
-they agree. It asks one thing at a time and waits ``TIMEOUT_S`` for each, so a revision that is dead, slow or wrong
-costs this server a thread that sleeps.
+The router says of a request for whom a copy is. Once its answer is on its way it is put into a line, one for each of
+those who get copies, which is short in number and in bytes: where there is no room the copy is dropped and counted, and
+nobody waits. A thread for each line sends the copy back to the router, which leads it there, compares the answers, and
+tells the router whether they agree. It asks one thing at a time and waits ``sending.TIMEOUT_S`` for each, so whoever is
+dead, slow or wrong costs this server a thread that sleeps, and the others nothing.
 
-Where the copies go is said when the server starts, never by a request. What a revision cannot help (that it is gone,
-overloaded, or not reached in time) is no evidence about its answers: such a copy is lost. An error that is its own is.
+Whom a copy is for and where it goes is the router's word, and so is the token for which it is believed there. What they
+cannot help (that they are gone, overloaded, or not reached in time) is no evidence about their answers: such a copy is
+lost. An error that is their own is.
 """
 
 from __future__ import annotations
@@ -16,14 +17,12 @@ import base64
 import binascii
 import collections
 import contextlib
-import dataclasses
 import datetime
 import http.client
 import logging
 import queue
 import threading
 import urllib.parse
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -32,96 +31,154 @@ from serving import contract
 from serving.errors import ServingError
 from serving.requests import Request, Response
 from serving.tap import comparison, wire
+from serving.tap.sending import Sender
 
 _log = logging.getLogger(__name__)
 
+MOST_LINES = 16
 MOST_COPIES = 64
+"""In one line."""
 MOST_BYTES = 64 * 2**20
-TIMEOUT_S = 2.0
+"""In all lines; one gets at most half of what the others leave, so that none keeps all the room."""
 KEPT = 100
 """Differences, the last ones."""
-_LARGEST_ANSWER = 64 * 2**20
-_LOST = frozenset({404, 408, 429, 499, 502, 503, 504})
+_IDLE_S = 60.0
+"""A line to which nothing came for so long ends with its thread."""
+_LOST = frozenset({403, 404, 408, 429, 499, 502, 503, 504})
 _LENGTH = "inference-header-content-length"
-
-
-@dataclasses.dataclass(frozen=True)
-class Told:
-    """Where copies go, and why they are believed there."""
-
-    host: str
-    port: int
-    namespace: str
-    secret: str
 
 
 class Copy(NamedTuple):
     """A request that was answered; see ``Tap.offer``."""
 
-    said: bytes
+    told: Told
     model: str
     request: Request
     answer: Response
     size: int
 
 
-class Tap:
-    """Takes copies on the event loop; everything else happens on a thread of its own, which begins with the first."""
+class Told(NamedTuple):
+    """What the router says of a copy."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
-        self._line: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._connection: http.client.HTTPConnection | None = None
-        # Each is written by one thread alone: what was taken by the event loop's, the rest by the tap's.
-        self._offered_bytes = self._done_bytes = 0
+    address: str
+    what: bytes
+    """For whom, and how answers are compared."""
+    token: str
+
+    @classmethod
+    def of(cls, header: bytes) -> Told | None:
+        """None where it is nothing that a router says."""
+        parts = header.decode("latin-1").split("|", 2)
+        return cls(parts[0], parts[1].encode("latin-1"), parts[2]) if len(parts) == 3 and header.isascii() else None
+
+
+class Whom(NamedTuple):
+    """Who gets a copy: a revision of the same model, or another model."""
+
+    revision: str
+    model: str
+    how: comparison.How
+
+    @classmethod
+    def of(cls, what: bytes) -> Whom:
+        """From the router's JSON; ``ValueError`` where it is nothing of the kind."""
+        with contextlib.suppress(binascii.Error, orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            document = orjson.loads(base64.urlsafe_b64decode(what))
+            compare = document["compare"]
+            revision, model = document.get("revision", ""), document.get("model", "")
+            if isinstance(revision, str) and isinstance(model, str) and (revision or model):
+                return cls(revision, model, comparison.How.of(compare, compare.get("tolerance")))
+        raise ValueError(f"the header {contract.MIRROR_HEADER} says {what[:60]!r}, which no router does")
+
+    def __str__(self) -> str:
+        return f"revision {self.revision}" if self.revision else f"model {self.model}"
+
+
+class _Line:
+    """Copies that wait for one thread."""
+
+    def __init__(self) -> None:
+        self.copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        self.waiting = self.bytes = 0
+        """What is in work included; written with the tap's lock held."""
+
+
+class Tap:
+    """Takes copies on the event loop; everything else happens on threads, which begin with the first copy of each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[bytes, _Line] = {}
         self._dropped = 0
         self._counts = dict.fromkeys(("agreed", "disagreed", "lost"), 0)
         self._why_lost = ""
         self._differences: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT)
 
-    def offer(self, said: bytes, model: str, request: Request, answer: Response, size: int) -> None:
+    def offer(self, header: bytes, model: str, request: Request, answer: Response, size: int) -> None:
         """Takes a copy of a request that was answered, if there is room for it.
 
-        ``said`` is the router's word for whom; ``size`` is about how many bytes it keeps from being freed.
+        ``header`` is the router's word; ``size`` is about how many bytes the copy keeps from being freed.
         """
-        copy = Copy(said, model, request, answer, size)
-        if self._line.qsize() >= MOST_COPIES or self._offered_bytes - self._done_bytes + copy.size > MOST_BYTES:
-            self._dropped += 1
+        told = Told.of(header)
+        if told is None:
+            self._lose(f"the header {contract.MIRROR_HEADER} is {header[:60]!r}, which no router says")
             return
-        self._offered_bytes += copy.size
-        self._line.put(copy)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="tap", daemon=True)
-            self._thread.start()
+        with self._lock:
+            line = self._lines.get(told.what)
+            others = sum(other.bytes for other in self._lines.values() if other is not line)
+            is_full = line is None and len(self._lines) >= MOST_LINES
+            waiting, held = (line.waiting, line.bytes) if line else (0, 0)
+            if is_full or waiting >= MOST_COPIES or held + size > (MOST_BYTES - others) // 2:
+                self._dropped += 1
+                return
+            if line is None:
+                line = self._lines[told.what] = _Line()
+                threading.Thread(target=self._work, args=(told.what, line), name="tap", daemon=True).start()
+            line.waiting += 1
+            line.bytes += size
+            line.copies.put(Copy(told, model, request, answer, size))
 
     def document(self) -> dict[str, Any]:
         """What came of the copies so far, and the last differences, the newest first."""
-        told = {"waiting": self._line.qsize(), "dropped": self._dropped, **self._counts, "lastLost": self._why_lost}
-        return {**told, "differences": list(reversed(tuple(self._differences)))}
+        with self._lock:
+            waiting = sum(line.waiting for line in self._lines.values())
+            told = {"waiting": waiting, "dropped": self._dropped, **self._counts, "lastLost": self._why_lost}
+            return {**told, "differences": list(reversed(self._differences))}
 
-    def _work(self) -> None:
+    def _work(self, what: bytes, line: _Line) -> None:
+        sender = Sender()
         while True:
-            copy = self._line.get()
             try:
-                self._compare(copy)
+                copy = line.copies.get(timeout=_IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if line.waiting:
+                        continue
+                    del self._lines[what]
+                sender.close()
+                return
+            try:
+                self._compare(copy, sender)
             except (OSError, http.client.HTTPException, ServingError, ValueError) as error:
                 self._lose(f"{type(error).__name__}: {error}")
             except Exception as error:
                 _log.exception("a copy of a request for model %s could not be compared", copy.model)
                 self._lose(f"{type(error).__name__}: {error}")
-            self._done_bytes += copy.size
+            with self._lock:
+                line.waiting -= 1
+                line.bytes -= copy.size
             del copy
 
-    def _compare(self, copy: Copy) -> None:
-        revision, how = _whom(copy.said)
+    def _compare(self, copy: Copy, sender: Sender) -> None:
+        whom, told = Whom.of(copy.told.what), copy.told
         body, length = wire.encode(copy.request, copy.answer)
-        model = urllib.parse.quote(copy.model, safe="")
-        path = f"/{self._told.namespace}/{model}/v2/models/{model}"
-        headers = {contract.SHADOW_HEADER: revision, _LENGTH: str(length), "content-type": "application/octet-stream"}
-        status, found, answer = self._asked(f"{path}/infer", body, headers)
+        path = f"/v2/models/{urllib.parse.quote(whom.model or copy.model, safe='')}/infer"
+        token = {contract.MIRROR_HEADER: told.token}
+        headers = {**token, _LENGTH: str(length), "content-type": "application/octet-stream"}
+        status, found, answer = sender.post(told.address, path, body, headers)
         if status in _LOST:
-            self._lose(f"revision {revision} answered {status}: {_text(answer)}")
+            self._lose(f"{whom} answered {status}: {_text(answer)}")
             return
         theirs: list[dict[str, Any]] = []
         if status >= 400:
@@ -129,56 +186,33 @@ class Tap:
         else:
             size = found.get(_LENGTH)
             outputs = wire.decode(answer, None if size is None else int(size))
-            difference, theirs = comparison.difference(copy.answer.outputs, outputs, how), comparison.told(outputs)
-        said = orjson.dumps({"revision": revision, "agrees": not difference})
-        status, _, answer = self._asked(f"{path}{contract.FEEDBACK_SUFFIX}", said, {"content-type": "application/json"})
+            difference = comparison.difference(copy.answer.outputs, outputs, whom.how)
+            theirs = comparison.told(outputs)
+        path = contract.DISAGREED_PATH if difference else contract.AGREED_PATH
+        status, _, answer = sender.post(told.address, path, b"", token)
         if status != 204:
-            self._lose(f"the router answered {status} to feedback: {_text(answer)}")
+            self._lose(f"the router answered {status} to {path}: {_text(answer)}")
             return
-        self._counts["disagreed" if difference else "agreed"] += 1
-        if difference:
-            self._differences.append(
-                {
-                    "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-                    "id": copy.request.id,
-                    "model": copy.model,
-                    "revision": revision,
-                    "difference": difference,
-                    "ours": comparison.told(copy.answer.outputs),
-                    "theirs": theirs,
-                }
-            )
-
-    def _asked(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers by lower-case name, and body of what the router answers."""
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection(self._told.host, self._told.port, timeout=TIMEOUT_S)
-        try:
-            self._connection.request("POST", path, body, {**headers, contract.TAP_HEADER: self._told.secret})
-            answer = self._connection.getresponse()
-            found = answer.read(_LARGEST_ANSWER + 1)
-            if len(found) > _LARGEST_ANSWER:
-                raise ValueError(f"the answer has more than {_LARGEST_ANSWER} bytes")
-        except BaseException:
-            self._connection.close()
-            self._connection = None
-            raise
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, found
+        with self._lock:
+            self._counts["disagreed" if difference else "agreed"] += 1
+            if difference:
+                self._differences.append(
+                    {
+                        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+                        "id": copy.request.id,
+                        "model": copy.model,
+                        "revision": whom.revision,
+                        "shadow": whom.model,
+                        "difference": difference,
+                        "ours": comparison.told(copy.answer.outputs),
+                        "theirs": theirs,
+                    }
+                )
 
     def _lose(self, why: str) -> None:
-        self._counts["lost"] += 1
-        self._why_lost = why
-
-
-def _whom(said: bytes) -> tuple[str, comparison.How]:
-    """For whom a copy is, and how answers are compared; ValueError where the header says nothing of the kind."""
-    with contextlib.suppress(binascii.Error, orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
-        document = orjson.loads(base64.urlsafe_b64decode(said))
-        compare = document["compare"]
-        revision = document["revision"]
-        if isinstance(revision, str) and revision.isalnum():
-            return revision, comparison.How.of(compare, compare.get("tolerance"))
-    raise ValueError(f"the header {contract.MIRROR_HEADER} is {said[:60]!r}, which no router says")
+        with self._lock:
+            self._counts["lost"] += 1
+            self._why_lost = why
 
 
 def _text(answer: bytes) -> str:

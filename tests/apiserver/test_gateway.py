@@ -73,8 +73,14 @@ def test_a_model_gets_routes_and_the_gateways_url_and_its_status_says_whose_word
     cluster: Cluster, start_operator: StartOperator, traefik: Traefik
 ) -> None:
     start_operator(None, "--gateway", f"{cluster.namespace}/web")
-    cluster.apply(model())
+    cluster.apply(model(rollout={"analysis": {"agreement": {}}}))
     workload = ready(cluster)
+    assert told(cluster, "digits", "Accepted")[1:] == (
+        "PartlyActedOn",
+        "model digits: this version stores, but does not act on: spec.rollout.analysis.agreement",
+    )
+    engine = cluster.get("deployment", workload)["spec"]["template"]["spec"]["containers"][0]
+    assert "PENSTOCK_ROUTED" not in {variable["name"] for variable in engine["env"]}
     assert cluster.names(KINDS) == {
         f"Deployment/{workload}",
         f"Service/{workload}",

@@ -214,6 +214,31 @@ def test_a_rollout_moves_by_steps_goes_on_after_a_crash_and_is_told_in_events(
     assert told == ["RolledBack", "RolloutBegun", "RolloutStep"]
 
 
+def test_a_candidate_gets_copies_of_requests_as_soon_as_it_is_ready(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    def mirror() -> object:
+        return json.loads(cluster.get("configmap", "digits-route")["data"]["route.json"]).get("mirror")
+
+    agreement = {"percent": 50, "tolerance": 0.01}
+    rollout = {"steps": [{"weight": 10}], "analysis": {"agreement": agreement}}
+    start_operator()
+    cluster.apply(model(rollout=rollout))
+    old = settled(cluster)
+    assert (cluster.condition("digits", "Accepted")["reason"], mirror()) == ("Accepted", None)
+    cluster.apply(model(digest=DIGEST_B, rollout=rollout))
+    cluster.until("the next revision starts", lambda: newest(cluster, "digits") != old)
+    new = newest(cluster, "digits")
+    assert mirror() is None, "it is not ready"
+    cluster.ready(new)
+    cluster.until("requests are copied", lambda: mirror() is not None)
+    revision = cluster.get("model", "digits")["status"]["rollout"]["revision"]
+    assert mirror() == {"revision": revision, "weight": 5000, "compare": {"tolerance": 0.01}}
+    assert {arm["workload"]: arm["weight"] for arm in route(cluster, "digits")} == {old: 10_000, new: 0}
+    engine = cluster.get("deployment", old)["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "PENSTOCK_ROUTED", "value": "1"} in engine["env"]
+
+
 def test_a_second_operator_takes_over_when_the_leader_goes(cluster: Cluster, start_operator: StartOperator) -> None:
     leader = start_operator()
     cluster.until("the first leads", lambda: "leading=true" in leader.log.read_text())

@@ -17,7 +17,7 @@ from tests.rig.installation import STORE
 from tests.rig.load import FIRST, NEXT
 from tests.rig.s3 import Server
 
-FILES = {"first": FIRST, "next": NEXT}
+FILES = {"first": FIRST, "next": NEXT, "broken": NEXT.parent / "broken" / "model.yaml"}
 
 
 class Digits:
@@ -45,7 +45,7 @@ class Digits:
         return done.stdout
 
     def apply(self, revision: str) -> str:
-        """Wish for the ``first`` or the ``next`` revision; what ``penstock apply`` prints."""
+        """Wish for the ``first``, ``next`` or ``broken`` revision; what ``penstock apply`` prints."""
         document = yaml.safe_load(FILES[revision].read_text())
         source = document["spec"]["source"]
         source["uri"] = str((FILES[revision].parent / source["uri"]).resolve())

@@ -22,7 +22,7 @@ from operators.api.plan import CELLS, Arm, Counts, Mirror, Route, RouteObserved
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Server, Table, successor
-from serving.contract import MIRROR_HEADER, REVISION_HEADER, SHADOW_HEADER, TAP_HEADER
+from serving.contract import AGREED_PATH, DISAGREED_PATH, MIRROR_HEADER
 from tests.rig import ports
 from tests.rig.waiting import until
 
@@ -112,8 +112,8 @@ def replicas(before: Table, *backends: Backend) -> Table:
     )
 
 
-def url(listen: Listen) -> str:
-    return f"http://127.0.0.1:{listen.http_port}/v2/models/digits/infer"
+def url(listen: Listen, path: str = "/v2/models/digits/infer") -> str:
+    return f"http://127.0.0.1:{listen.http_port}{path}"
 
 
 def reloads(started: Router) -> int:
@@ -483,46 +483,64 @@ def header(request: bytes, name: str) -> str | None:
     return found[1].decode() if found else None
 
 
-async def test_a_share_of_the_stable_ones_requests_says_for_whom_to_copy_it_and_clients_cannot(
-    running: Router, listen: Listen
-) -> None:
+def copied(request: bytes) -> tuple[str, dict[str, object], str] | None:
+    """Where a copy of ``request`` is to be sent, for whom, and with which token, as its header says."""
+    said = header(request, MIRROR_HEADER)
+    if said is None:
+        return None
+    address, what, token = said.split("|", 2)
+    return address, json.loads(base64.urlsafe_b64decode(what)), token
+
+
+async def token(client: httpx.AsyncClient, listen: Listen, stable: Backend) -> dict[str, str]:
+    """What makes a request a copy: the header of one that was marked."""
+    await client.post(url(listen), content=b"{}")
+    found = copied(stable.request)
+    assert found is not None
+    return {MIRROR_HEADER: found[2]}
+
+
+async def test_a_share_of_the_stable_ones_requests_says_for_whom_to_copy_it(running: Router, listen: Listen) -> None:
     async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
-        forged = {MIRROR_HEADER: "forged", SHADOW_HEADER: "r2", TAP_HEADER: "guessed"}
-        for share, copied in ((10_000, True), (0, False)):
-            await running.apply(mirrored(running.table, r1, r2, share))
-            assert (await client.post(url(listen), content=b"{}", headers=forged)).text == "r1"
-            said = header(r1.request, MIRROR_HEADER)
-            assert (json.loads(base64.urlsafe_b64decode(said)) if said else None) == (
-                {"revision": "r2", "compare": {"output": {"labels": True}}} if copied else None
-            )
-            assert (header(r1.request, SHADOW_HEADER), header(r1.request, TAP_HEADER)) == (None, None)
         await running.apply(mirrored(running.table, r1, r2, 10_000))
+        assert (await client.post(url(listen), content=b"{}")).text == "r1"
+        found = copied(r1.request)
+        assert found is not None
+        assert found[:2] == (
+            f"127.0.0.1:{listen.http_port}",
+            {"revision": "r2", "compare": {"output": {"labels": True}}},
+        )
         await client.get(url(listen).removesuffix("/infer"))
-        assert header(r1.request, MIRROR_HEADER) is None, "what is no inference is not copied"
+        assert copied(r1.request) is None, "what is no inference is not copied"
         await running.apply(mirrored(running.table, r1, r2, 3_000))
         copies = 0
         for _ in range(300):
             await client.post(url(listen), content=b"{}")
-            copies += header(r1.request, MIRROR_HEADER) is not None
+            copies += copied(r1.request) is not None
         assert 40 < copies < 150
-        assert r2.asked == 0
+        await running.apply(mirrored(running.table, r1, r2, 0))
+        await client.post(url(listen), content=b"{}")
+        assert (copied(r1.request), r2.asked) == (None, 0)
 
 
-async def test_a_copy_gets_the_revision_it_names_is_not_counted_and_is_not_copied(
+async def test_a_copy_gets_the_revision_it_was_made_for_is_not_counted_and_is_not_copied(
     running: Router, listen: Listen
 ) -> None:
     async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
         await running.apply(mirrored(running.table, r1, r2, 10_000))
-        base = f"http://127.0.0.1:{listen.http_port}/default/digits/v2/models/digits"
-        trusted = {TAP_HEADER: running.tap_secret}
-        for revision in ("r2", "r1"):
-            answer = await client.post(f"{base}/infer", content=b"{}", headers=trusted | {SHADOW_HEADER: revision})
-            assert (answer.text, answer.headers[REVISION_HEADER]) == (revision, revision)
-        for one in (r1, r2):
-            assert [header(one.request, name) for name in (MIRROR_HEADER, SHADOW_HEADER, TAP_HEADER)] == [None] * 3
-        unknown = await client.post(f"{base}/infer", content=b"{}", headers=trusted | {SHADOW_HEADER: "r9"})
-        assert (unknown.status_code, unknown.json()) == (404, {"error": "the Model has no such revision now"})
-        await client.post(f"{base}/infer", content=b"{}")
+        trusted = await token(client, listen, r1)
+        answer = await client.post(url(listen), content=b"{}", headers=trusted)
+        assert answer.text == "r2"
+        assert header(r2.request, MIRROR_HEADER) is None
+        for ask in ("/v2/models/digits/infer", "/debug/shadow", "/v2/repository/models/digits/unload"):
+            refused = await client.request("GET" if "infer" in ask else "POST", url(listen, ask), headers=trusted)
+            assert (refused.status_code, refused.json()) == (403, {"error": "a copy is an inference request"})
+        r3 = dataclasses.replace(running.table.models["default/digits"].placed[1][1], revision="r3")
+        arms = (running.table.models["default/digits"].placed[0][1], r3)
+        servers = dict(running.table.servers)
+        await running.apply(successor(running.table, [Route("default", "digits", arms, observe=True)], servers, None))
+        gone = await client.post(url(listen), content=b"{}", headers=trusted)
+        assert (gone.status_code, gone.json()) == (404, {"error": "the Model has no such revision now"})
 
         async def is_counted() -> bool:
             return counted(running)["digits-r1"].answered == 1
@@ -531,39 +549,74 @@ async def test_a_copy_gets_the_revision_it_names_is_not_counted_and_is_not_copie
         assert counted(running)["digits-r2"] == Counts()
 
 
-async def test_what_came_of_copies_is_counted_without_asking_a_server_and_only_from_who_knows_the_secret(
-    running: Router, listen: Listen
-) -> None:
+async def test_what_came_of_copies_is_counted_without_asking_a_server(running: Router, listen: Listen) -> None:
     async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
         await running.apply(mirrored(running.table, r1, r2, 10_000))
-        feedback = f"http://127.0.0.1:{listen.http_port}/default/digits/v2/models/digits/feedback"
-        trusted = {TAP_HEADER: running.tap_secret}
-        for agrees in (True, True, False):
-            done = await client.post(feedback, json={"revision": "r2", "agrees": agrees}, headers=trusted)
+        trusted = await token(client, listen, r1)
+        for path in (AGREED_PATH, AGREED_PATH, DISAGREED_PATH):
+            done = await client.post(url(listen, path), headers=trusted)
             assert (done.status_code, done.content) == (204, b"")
-        refused = [({"revision": "r2"}, 400), ({"agrees": True}, 400), ({"revision": "r9", "agrees": True}, 404)]
-        for said, status in refused:
-            assert (await client.post(feedback, json=said, headers=trusted)).status_code == status
-        assert (r1.asked, r2.asked) == (0, 0)
-        for headers in ({}, {TAP_HEADER: "guessed"}, {TAP_HEADER: ""}):
-            forged = await client.post(feedback, json={"revision": "r2", "agrees": True}, headers=headers)
-            assert forged.text == "r1", "to the router it is a path as any other"
+        assert (r1.asked, r2.asked) == (1, 0)
 
         async def is_counted() -> bool:
             return counted(running).get("digits-r2") == Counts(agreed=2, disagreed=1)
 
         await until("three are counted", is_counted)
-        assert counted(running)["digits-r1"] == Counts()
 
 
-async def test_the_secret_outlives_the_agent_and_nobody_else_may_read_it(tmp_path: Path, listen: Listen) -> None:
-    secrets = []
-    for _ in range(2):
+async def test_nobody_but_this_router_makes_a_token(tmp_path: Path, running: Router, listen: Listen) -> None:
+    elsewhere = Listen("127.0.0.1", *ports.free(2))
+    stranger = router(tmp_path / "other", elsewhere)
+    await stranger.start()
+    try:
+        async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+            for one in (running, stranger):
+                await one.apply(mirrored(one.table, r1, r2, 10_000))
+            other = await token(client, elsewhere, r1)
+            aim, counter, expiry, mac = (await token(client, listen, r1))[MIRROR_HEADER].split("|")
+            asked = r1.asked
+            later = str(int(expiry) + 1)
+            for forged in (
+                other[MIRROR_HEADER],
+                "|".join((aim, counter, later, mac)),
+                "|".join((aim.replace("r2", "r1"), counter, expiry, mac)),
+                "|".join((aim, counter, expiry, "")),
+                "|".join((aim, counter, expiry)),
+                "||||",
+                "guessed",
+                "",
+            ):
+                for path in ("/v2/models/digits/infer", AGREED_PATH):
+                    refused = await client.post(url(listen, path), headers={MIRROR_HEADER: forged})
+                    assert refused.status_code == 403, forged
+            twice = [(MIRROR_HEADER, "forged"), (MIRROR_HEADER, "")]
+            assert (await client.post(url(listen), content=b"{}", headers=twice)).status_code == 403
+            assert (r1.asked, r2.asked, counted(running)["digits-r2"]) == (asked, 0, Counts())
+    finally:
+        await stranger.stop(STOP_TIMEOUT_S)
+
+
+async def test_a_token_outlives_the_agent_and_a_reload_and_no_restart_of_haproxy(
+    tmp_path: Path, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
         started = router(tmp_path / "router", listen)
         await started.start()
-        secrets.append(started.tap_secret)
+        await started.apply(mirrored(started.table, r1, r2, 10_000))
+        trusted = await token(client, listen, r1)
         await started.leave()
-    await started.stop(STOP_TIMEOUT_S)
-    assert secrets[0] == secrets[1]
-    assert len(secrets[0]) == 64
-    assert (tmp_path / "router" / "tap.secret").stat().st_mode & 0o077 == 0
+        again = router(tmp_path / "router", listen)
+        await again.start()
+        also = (Route("default", "wide", (Arm("wide-r1", "r1", "fp32", 10_000),)),)
+        before = reloads(again)
+        models = [again.table.models["default/digits"].route("default/digits"), *also]
+        await again.apply(successor(again.table, models, dict(again.table.servers), None))
+        assert reloads(again) == before + 1
+        assert (await client.post(url(listen), content=b"{}", headers=trusted)).text == "r2"
+        await again.stop(STOP_TIMEOUT_S)
+        last = router(tmp_path / "router", listen)
+        await last.start()
+        assert (await client.post(url(listen), content=b"{}", headers=trusted)).status_code == 403
+        trusted = await token(client, listen, r1)
+        assert (await client.post(url(listen), content=b"{}", headers=trusted)).text == "r2"
+        await last.stop(STOP_TIMEOUT_S)

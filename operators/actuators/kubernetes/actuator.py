@@ -67,7 +67,7 @@ class KubernetesActuator:
             workloads=workloads,
             builds=builds,
             cannot_build=self.building.hindrance,
-            cannot_mirror="servers in a cluster are not told where copies of requests go",
+            cannot_mirror=f"{self.gateway} has no requests copied" if self.gateway else "",
         )
         weights = {revision.name: revision.weight for revision in model.status.revisions}
         reported = {
@@ -114,7 +114,8 @@ class KubernetesActuator:
         if self.isolation and plan.builds:
             wanted.append((self.isolation.policies, self.isolation.of_builds(key, plan.builds, reference)))
         for workload in plan.workloads:
-            deployment = makers.deployment(workload, reference, self.fetch_image, self.cache_url)
+            is_routed = self.gateway is None
+            deployment = makers.deployment(workload, reference, self.fetch_image, self.cache_url, is_routed)
             wanted.append((self.children.deployments, deployment))
             wanted.append((self.children.services, makers.service(workload, reference)))
         if plan.route is not None and self.gateway is not None:

@@ -59,14 +59,19 @@ def owner(key: Key, uid: str) -> Object:
     }
 
 
-def deployment(workload: Workload, owner: Object, fetch_image: str, cache_url: str | None = None) -> Object:
-    """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard."""
+def deployment(
+    workload: Workload, owner: Object, fetch_image: str, cache_url: str | None = None, is_routed: bool = True
+) -> Object:
+    """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard.
+
+    ``is_routed`` says that our router alone sends requests there.
+    """
     labels = _labels(workload)
     spec: Object = {
         "minReadySeconds": _PROVEN_S,
         "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image, cache_url)},
+        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image, cache_url, is_routed)},
     }
     if workload.replicas is not None:
         spec["replicas"] = workload.replicas
@@ -148,7 +153,7 @@ def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Obje
     }
 
 
-def _pod(workload: Workload, fetch_image: str, cache_url: str | None) -> Object:
+def _pod(workload: Workload, fetch_image: str, cache_url: str | None, is_routed: bool) -> Object:
     mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
     volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
     mounts = [mount]
@@ -193,7 +198,9 @@ def _pod(workload: Workload, fetch_image: str, cache_url: str | None) -> Object:
                 "securityContext": RESTRICTED,
             }
         ],
-        "containers": [_engine(workload, [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}])],
+        "containers": [
+            _engine(workload, [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}], is_routed)
+        ],
         "volumes": volumes,
     }
 
@@ -228,7 +235,7 @@ RESTRICTED: Object = {
 }
 
 
-def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
+def _engine(workload: Workload, mounts: Sequence[Object], is_routed: bool) -> Object:
     runtime = workload.runtime
     container: Object = {
         "name": "engine",
@@ -245,6 +252,7 @@ def _engine(workload: Workload, mounts: Sequence[Object]) -> Object:
                 Env.HTTP_PORT: str(runtime.ports.http),
                 Env.GRPC_PORT: str(runtime.ports.grpc),
                 Env.TERMINATION_LOG: "/dev/termination-log",
+                **({Env.ROUTED: "1"} if is_routed else {}),
                 **({Env.SETTINGS: workload.settings} if workload.settings else {}),
             }
         ),

@@ -75,12 +75,8 @@ class ProcessActuator:
         self._building = building.Building(folder, python, self._environment, self._built)
         self._router = Router(folder / "router", listen, haproxy, self._environment, self._router_changed)
         self._lock = asyncio.Lock()
-        # Where copies of requests go. This is no part of what a process is, so that none starts anew for it.
-        self._serving = {
-            **self._environment,
-            Env.ROUTER: f"{self._host}:{listen.http_port}",
-            Env.TAP_SECRET: self._router.tap_secret,
-        }
+        # This is no part of what a process is, so that none starts anew for it.
+        self._serving = {**self._environment, Env.ROUTED: "1"}
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -145,7 +141,7 @@ class ProcessActuator:
                 for name in sorted(wanted.keys() | children.keys())
             },
             route=self._router.observe(key.namespace, key.name),
-            url=f"http://{self._host}:{self._listen.http_port}{prefix}/v2/models/{key.name}",
+            url=f"http://{self._listen.own_host}:{self._listen.http_port}{prefix}/v2/models/{key.name}",
         )
 
     async def act(self, key: Key, plan: Plan) -> None:
@@ -165,11 +161,6 @@ class ProcessActuator:
         """Log files of a Model's processes, the one written last at the end."""
         found = (self._folder / "logs" / namespace / model).glob("*.log")
         return tuple(sorted(found, key=lambda path: path.stat().st_mtime))
-
-    @property
-    def _host(self) -> str:
-        """Where this machine reaches the router."""
-        return "127.0.0.1" if self._listen.host in ("0.0.0.0", "::") else self._listen.host
 
     @property
     def _is_settled(self) -> bool:

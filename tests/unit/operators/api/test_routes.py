@@ -7,10 +7,12 @@ import pytest
 
 from operators.actuators.kubernetes import makers
 from operators.api import routes
+from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import Arm, Counts, Route, RouteObserved, Split
+from operators.api.plan import Arm, Counts, Mirror, Route, RouteObserved, Split
 
+DETECTIONS = json.dumps({"output": {"detections": Detections(joints=17).to_dict()}}, sort_keys=True)
 NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a", 1_000)
 
 
@@ -20,6 +22,9 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Route("ns", "digits", (NEW, OLD)),
         Route("ns", "digits", (), "nothing serves it"),
         Route("ns", "digits", (NEW, OLD), observe=True),
+        Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, "{}")),
+        Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, '{"output": {"labels": true}, "tolerance": 0.01}')),
+        Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, DETECTIONS)),
         Route("ns", "digits", (NEW, OLD), assignment=Assignment(header="X-Tenant", cookie="session_id")),
         Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
@@ -41,6 +46,11 @@ def with_arm(**part: Any) -> dict[str, Any]:
     return config_map(text=json.dumps({"arms": [arm]}))
 
 
+def with_mirror(**part: Any) -> dict[str, Any]:
+    mirror = {"revision": "new", "weight": 100, "compare": {}} | part
+    return config_map(text=json.dumps({"arms": [], "mirror": mirror}))
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
@@ -51,6 +61,13 @@ def with_arm(**part: Any) -> dict[str, Any]:
         (with_arm(workload="other:a/x"), "arms.0.workload: String should match pattern"),
         (with_arm(revision="r1\nadd server"), "arms.0.revision: String should match pattern"),
         (with_arm(variant="a/b"), "arms.0.variant: String should match pattern"),
+        (with_mirror(revision="b/r2|x"), "mirror.revision: String should match pattern"),
+        (with_mirror(weight=10_001), "mirror.weight: Input should be less than or equal to 10000"),
+        (with_mirror(compare={"tolerance": -1}), "mirror.compare.tolerance: Input should be greater than or equal to"),
+        (
+            with_mirror(compare={"output": {"detections": {"most": 10**9}}}),
+            "mirror.compare.output.detections.most: Input should be less than or equal to 1000",
+        ),
         (with_arm(weight=-1), "arms.0.weight: Input should be greater than or equal to 0"),
         (
             config_map("e-split", '{"shares": [], "assignment": {"header": "x }\\n"}}'),
@@ -108,7 +125,7 @@ COUNTED = RouteObserved(
                 {"10.0.0.1:8080": (11, 1)},
                 {"10.0.0.1:8080": {1100: 9, 13_000: 1}},
             ),
-            "digits-old-a": Counts(),
+            "digits-old-a": Counts(agreed=5, disagreed=1),
         }
     },
     read_s={"8@170": 12.5},
@@ -144,6 +161,8 @@ def test_what_several_routers_counted_stands_side_by_side_each_under_its_own_nam
         {"8@170": [1, {"digits-new-a": [1, 0, {"1100": 1}, {}]}]},
         {"8@170": [1, {"digits-new-a": [1, 0, [], {"a b": [0, []]}]}]},
         {"8@170": [1, {"digits-new-a": [1, 0, []]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, [], {}, [1]]}]},
+        {"8@170": [1, {"digits-new-a": [1, 0, [], {}, [1, -1]]}]},
         {"8@170": [1, {"digits-new-a": [10**30, 0, [], {}]}]},
     ],
 )
