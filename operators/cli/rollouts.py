@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -52,6 +53,33 @@ def status(
             if (ended := _ended(model)) is not None:
                 raise typer.Exit(ended)
             pause.wait(WATCH_S)
+
+
+@app.command()
+def report(
+    ctx: typer.Context,
+    name: verbs.Name,
+    output: Annotated[
+        pathlib.Path | None, typer.Option("--output", "-o", help="The file.", show_default="NAME-REVISION.html")
+    ] = None,
+    context: verbs.Context = None,
+    kubeconfig: verbs.Kubeconfig = None,
+    namespace: verbs.Namespace = None,
+    data_dir: verbs.DataDir = None,
+) -> None:
+    """Write how the latest rollout went, or goes, as one HTML page."""
+    from operators.cli import rollout_page
+
+    model = _model(verbs.connect(ctx, context, kubeconfig, namespace, data_dir), name)
+    rollout, called = model.get("status", {}).get("rollout"), model["metadata"]["name"]
+    if not rollout:
+        raise OperatorError(f"model {called}: it had no rollout by steps, so there is nothing to report")
+    file = output or pathlib.Path(f"{called}-{rollout['revision']}.html")
+    try:
+        file.write_text(rollout_page.page(model, _now()), encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"-o {file}: {error.strerror}; name another file") from error
+    print(file)
 
 
 @app.command()
@@ -176,6 +204,10 @@ def _ended(model: Object) -> int | None:
     return 1 if rollout.get("state") in ("RolledBack", "Withdrawn") else 0
 
 
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
 @contextlib.contextmanager
 def _shown(output: str, watch: bool) -> Iterator[Callable[[Object], None]]:
     """Where a Model is shown: a page, a page kept current, or a line or document for each change."""
@@ -190,17 +222,14 @@ def _shown(output: str, watch: bool) -> Iterator[Callable[[Object], None]]:
             told[0] = text
             print(text, flush=True)
 
-    def now() -> datetime.datetime:
-        return datetime.datetime.now(datetime.UTC)
-
     if output == "json":
         yield lambda model: changed(show.as_json(progress.as_data(model)))
     elif not watch:
-        yield lambda model: console.print(progress.page(model, now()))
+        yield lambda model: console.print(progress.page(model, _now()))
     elif not console.is_terminal:
         yield lambda model: changed(progress.line(model))
     else:
         from rich.live import Live
 
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda model: live.update(progress.page(model, now()), refresh=True)
+            yield lambda model: live.update(progress.page(model, _now()), refresh=True)

@@ -32,10 +32,10 @@ class Penstock:
 
     cluster: Cluster
 
-    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    def __call__(self, *arguments: str, stdin: str = "", folder: pathlib.Path | None = None) -> tuple[int, str, str]:
         place = ["--kubeconfig", str(self.cluster.plane.kubeconfig()), "-n", self.cluster.namespace]
         command = [sys.executable, "-m", "operators.cli.main", *arguments, *place]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=folder)
         return done.returncode, done.stdout, done.stderr
 
 
@@ -114,6 +114,22 @@ def test_the_command_line_applies_shows_and_deletes(cluster: Cluster, tmp_path: 
     )
     assert penstock("delete", "-f", str(file)) == (0, "models/digits deleted\n", "")
     assert penstock("get", "models", "digits") == (1, "", 'error: models.penstock.dev "digits" not found\n')
+
+
+def test_a_rollout_is_reported_as_a_page_in_the_present_folder(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    penstock = Penstock(cluster)
+    cluster.apply(model())
+    without = "error: model digits: it had no rollout by steps, so there is nothing to report\n"
+    assert penstock("rollout", "report", "digits") == (1, "", without)
+    at = "2026-01-02T03:04:05Z"
+    rollout = {"revision": "5e6f", "stable": "1a2b", "began": at, "state": "Promoted", "since": at, "message": "it is"}
+    status = json.dumps({"status": {"rollout": rollout}})
+    cluster.kubectl("patch", "model", "digits", "--subresource=status", "--type=merge", "-p", status)
+    assert penstock("rollout", "report", "digits", folder=tmp_path) == (0, "digits-5e6f.html\n", "")
+    assert "<title>Rollout of digits: revision 5e6f, promoted</title>" in (tmp_path / "digits-5e6f.html").read_text()
+    elsewhere = tmp_path / "none" / "page.html"
+    refused = f"error: -o {elsewhere}: No such file or directory; name another file\n"
+    assert penstock("rollout", "report", "digits", "-o", str(elsewhere)) == (1, "", refused)
 
 
 @pytest.fixture

@@ -69,6 +69,12 @@ async def test_a_good_revision_is_promoted_step_by_step_and_no_request_fails(
     log = (local.data / "up.log").read_text()
     assert "step 1 of 2 is over; its share is to be 50 %" in log
     assert "stood all steps (2) and is promoted" in log
+    rollout = (await asyncio.to_thread(local.model, "digits"))["status"]["rollout"]
+    file = tmp_path / "report.html"
+    assert await run(local, "rollout", "report", "digits", "-o", str(file)) == (0, f"{file}\n")
+    assert f"Rollout of digits: revision {rollout['revision']}, promoted" in file.read_text()
+    asked = [point["asked"] for point in rollout["trail"]]
+    assert list(dict.fromkeys(asked)) == [0, 1000, 5000, 10_000]
 
 
 async def test_a_rollout_goes_on_where_it_was_after_its_operator_was_killed_and_no_request_fails(
