@@ -13,6 +13,7 @@ from operators.api.endpoint import Assignment
 from operators.api.engine import Batching, Limits
 from operators.api.resources import Resources
 from operators.api.status import ModelStatus
+from operators.api.traffic import Traffic
 
 SCHEMES = ("file", "pvc", "s3", "gs", "abfs", "https", "hf", "oci", "mlflow", "dvc")
 _URI = re.compile(rf"^({'|'.join(SCHEMES)})://.+$")
@@ -387,6 +388,8 @@ class ModelSpec(Strict):
     """How requests are computed together, by the built-in engine."""
     limits: Limits | None = None
     """What a request may take of the built-in engine."""
+    traffic: Traffic | None = None
+    """How many requests the router lets through."""
     scaling: Scaling | None = None
     """Bounds within which replicas are scaled."""
     rollout: Rollout | None = None

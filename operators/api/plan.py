@@ -164,6 +164,8 @@ class Route:
     """For whom requests are copied; None: for nobody."""
     assignment: Assignment | None = None
     """What keeps a client at one arm; None: each request is drawn by itself."""
+    max_concurrent: int | None = None
+    """Requests that one arm may have under way through one router; None: any number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,8 +242,8 @@ class Observation:
     """Where clients reach the route; empty while unknown."""
     route_message: str = ""
     """Why ``route`` is not what was asked, where that is known."""
-    not_sticky: str = ""
-    """What cannot keep a client at one arm of a route; empty where it can be done."""
+    gateway: str = ""
+    """What routes in the place of our router, and so neither keeps a client at an arm nor limits one."""
     look_again_s: float | None = None
     """When more will be seen without any change."""
     builds: Mapping[Build, BuildObserved] = dataclasses.field(default_factory=dict)

@@ -79,6 +79,7 @@ class _Route(Seen):
     observe: bool = False
     mirror: _Mirror | None = None
     assignment: _Assignment | None = None
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Split(Seen):
@@ -100,6 +101,7 @@ def route_data(route: Route | Split) -> dict[str, str]:
         body: Object = {"arms": arms, "message": route.message} | ({"observe": True} if route.observe else {})
         if (to := route.mirror) is not None:
             body["mirror"] = {"revision": to.revision, "weight": to.weight, "compare": json.loads(to.compare)}
+        body |= {"max_concurrent": route.max_concurrent} if route.max_concurrent else {}
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
     if route.assignment is not None:
@@ -133,7 +135,7 @@ def route(config_map: Object) -> Route | Split:
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
         mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)
-        return Route(namespace, name, arms, found.message, found.observe, mirror, assignment)
+        return Route(namespace, name, arms, found.message, found.observe, mirror, assignment, found.max_concurrent)
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or ROUTE_KEY}: {e['msg']}" for e in error.errors())
         raise InvalidObject(

@@ -60,8 +60,8 @@ def _refusal(endpoint: Endpoint, models: Sequence[Model], seen: Observation) -> 
     name = endpoint.metadata.name
     if any(m.metadata.name == name for m in models):
         return "NameTaken", f"endpoint {name}: a Model of this name has the same URL; give one of them another name"
-    if endpoint.spec.assignment and seen.not_sticky:
-        why = f"{seen.not_sticky} cannot keep a client at one arm"
+    if endpoint.spec.assignment and seen.gateway:
+        why = f"{seen.gateway} cannot keep a client at one arm"
         return "NotSupported", f"endpoint {name}: spec.assignment: {why}; leave it out to assign each request by itself"
     return None
 

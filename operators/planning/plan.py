@@ -56,6 +56,7 @@ def model(
             observe=model.spec.rollout is not None and model.spec.rollout.analysis is not None,
             mirror=step.mirror,
             assignment=model.spec.rollout.assignment if model.spec.rollout else None,
+            max_concurrent=model.spec.traffic.max_concurrent if model.spec.traffic else None,
         ),
         status=status,
         look_again_s=min(filter(None, (step.look_again_s, seen.look_again_s)), default=None),
@@ -165,9 +166,10 @@ def _accepted(model: Model, has_runtime: bool, seen: Observation) -> Verdict:
         what = f"model {name}: spec.rollout.windows: the time zone database has no {', '.join(unknown)}"
         return False, "UnknownTimeZone", f"{what}; write a name such as Europe/Berlin"
     ignored = builds.said(model) if seen.cannot_build else ()
-    drawn = ("spec.rollout.assignment",) if seen.not_sticky and rollout and rollout.assignment else ()
+    drawn = ("spec.rollout.assignment",) if seen.gateway and rollout and rollout.assignment else ()
+    flooded = ("spec.traffic",) if seen.gateway and model.spec.traffic else ()
     uncompared = ("spec.rollout.analysis.agreement",) if _is_uncompared(model, seen) else ()
-    return acted_on(f"model {name}", (*model.not_acted_on(), *ignored, *drawn, *uncompared))
+    return acted_on(f"model {name}", (*model.not_acted_on(), *ignored, *drawn, *flooded, *uncompared))
 
 
 def _gain(states: Sequence[VariantStatus], serving: RevisionStatus | None) -> str:

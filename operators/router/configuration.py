@@ -176,6 +176,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
             # Over HTTP/2 a client that does not read stops the connection its answers come on: each has its own.
             lines += ["  http-reuse never"] if protocol == H2 else []
             lines += [f"  {rule}" for rule in _REPLICATED] if table.models[key].replicated else []
+            lines += [f"  {rule}" for rule in _limit(key, place, table.models[key].max_concurrent)]
             lines += [f"  server {name} {rest}" for name, rest in servers_of.get(backend, {}).items()]
     return "\n".join(lines) + "\n"
 
@@ -241,6 +242,22 @@ _REPLICATED = (
     "http-request disable-l7-retry if { nbsrv lt 2 }",
 )
 """Where there is another server, it gets the request of one that ended before the first byte of an answer."""
+
+
+def _limit(key: str, place: str, most: int | None) -> Iterator[str]:
+    """Refuse at once what is more than an arm may have, by whatever protocol. Only who is limited pays for the look."""
+    if most is None:
+        return
+    full = f"{{ var(txn.h1),add(txn.h2) gt {most} }}"
+    what = f"{key} already has the {most} requests that spec.traffic.maxConcurrent lets under way; try again"
+    for protocol in PROTOCOLS:
+        yield f"http-request set-var(txn.{protocol}) be_conn({assignment.place(key, place)}:{protocol})"
+    yield f'{_GRPC_ANSWER} 14 hdr grpc-message "{what}" if {{ var(txn.grpc) -m found }} {full}'
+    yield (
+        "http-request return status 503 content-type application/json string"
+        f""" '{{"error": "{what}"}}' hdr retry-after 1 if {full}"""
+    )
+
 
 _KEY = (
     "http-request set-var(txn.grpc) bool(true) if { req.hdr(content-type) -m beg application/grpc }",

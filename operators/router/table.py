@@ -37,6 +37,7 @@ class Places:
     observe: bool = False
     mirror: Mirror | None = None
     assignment: Assignment | None = None
+    max_concurrent: int | None = None
 
     @property
     def placed(self) -> tuple[tuple[str, Arm], ...]:
@@ -50,7 +51,16 @@ class Places:
     def route(self, key: str) -> Route:
         """The route that led to these places."""
         namespace, _, name = key.partition("/")
-        return Route(namespace, name, self.arms, self.message, self.observe, self.mirror, self.assignment)
+        return Route(
+            namespace,
+            name,
+            self.arms,
+            self.message,
+            self.observe,
+            self.mirror,
+            self.assignment,
+            self.max_concurrent,
+        )
 
     @property
     def weight_of_a(self) -> int:
@@ -131,4 +141,5 @@ def _placed(route: Route, before: Places) -> Places:
         observe=route.observe,
         mirror=route.mirror,
         assignment=route.assignment,
+        max_concurrent=route.max_concurrent,
     )

@@ -419,6 +419,35 @@ async def test_a_server_that_fails_where_another_does_not_is_left_out_until_it_h
         assert bad.asked > before + 20
 
 
+async def test_who_floods_an_arm_is_refused_at_once_and_others_go_on(running: Router, listen: Listen) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        arm, other = Arm("digits-r1", "r1", "fp32", 10_000), Arm("other-r2", "r2", "fp32", 10_000)
+        routes = [Route("default", "digits", (arm,), max_concurrent=3), Route("default", "other", (other,))]
+        servers = {"default/digits-r1": (r1.server,), "default/other-r2": (r2.server,)}
+        await running.apply(successor(running.table, routes, servers, None))
+        r1.go.clear()
+        admitted = [asyncio.create_task(client.post(url(listen))) for _ in range(3)]
+
+        async def under_way() -> bool:
+            return r1.asked == 3
+
+        await until("three are under way", under_way)
+        for _ in range(20):
+            refused = await client.post(url(listen))
+            said = "default/digits already has the 3 requests that spec.traffic.maxConcurrent lets under way; try again"
+            assert (refused.status_code, refused.json()) == (503, {"error": said})
+            assert refused.headers["retry-after"] == "1"
+            assert (await client.post(url(listen).replace("digits", "other"))).text == "r2"
+        call = await client.post(
+            url(listen), headers={"content-type": "application/grpc", "penstock-model": "default/digits"}
+        )
+        assert (call.headers["grpc-status"], call.headers["grpc-message"]) == ("14", said)
+        r1.go.set()
+        assert [(await task).text for task in admitted] == ["r1"] * 3
+        assert (await client.post(url(listen))).text == "r1"
+        assert r1.asked == 4
+
+
 async def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

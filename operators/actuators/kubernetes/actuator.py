@@ -89,7 +89,7 @@ class KubernetesActuator:
             route=found.route,
             route_message=found.message,
             url=base + path if base else "",
-            not_sticky=str(self.gateway),
+            gateway=str(self.gateway),
             look_again_s=found.look_again_s,
         )
 

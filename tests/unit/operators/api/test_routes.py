@@ -25,6 +25,7 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, "{}")),
         Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, '{"output": {"labels": true}, "tolerance": 0.01}')),
         Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, DETECTIONS)),
+        Route("ns", "digits", (NEW, OLD), max_concurrent=8),
         Route("ns", "digits", (NEW, OLD), assignment=Assignment(header="X-Tenant", cookie="session_id")),
         Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
@@ -67,6 +68,10 @@ def with_mirror(**part: Any) -> dict[str, Any]:
         (
             with_mirror(compare={"output": {"detections": {"most": 10**9}}}),
             "mirror.compare.output.detections.most: Input should be less than or equal to 1000",
+        ),
+        (
+            config_map(text='{"arms": [], "max_concurrent": "8 } deny"}'),
+            "max_concurrent: Input should be a valid integer",
         ),
         (with_arm(weight=-1), "arms.0.weight: Input should be greater than or equal to 0"),
         (

@@ -74,7 +74,7 @@ def test_an_endpoint_with_the_name_of_a_model_takes_none_of_its_traffic() -> Non
 
 
 def test_sticky_arms_are_refused_where_the_data_plane_cannot_keep_a_client_at_one() -> None:
-    gateway = Observation(not_sticky="Gateway infra/web")
+    gateway = Observation(gateway="Gateway infra/web")
     assert plan(endpoint(), named("a"), named("b"), seen=gateway).route is not None
     decided = plan(endpoint(assignment={"header": "x-user"}), named("a"), named("b"), seen=gateway)
     assert decided.route is None

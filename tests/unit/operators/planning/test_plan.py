@@ -242,7 +242,7 @@ def test_what_keeps_clients_at_an_arm_is_passed_on_and_said_not_to_where_the_dat
     seen = world.observation()
     ours, gateway = (
         plan.model(world.model, RUNTIMES, each, world.now)
-        for each in (seen, dataclasses.replace(seen, not_sticky="Gateway infra/web"))
+        for each in (seen, dataclasses.replace(seen, gateway="Gateway infra/web"))
     )
     assert isinstance(ours.route, Route)
     assert ours.route.assignment == Assignment(header="X-User")
@@ -254,6 +254,19 @@ def test_what_keeps_clients_at_an_arm_is_passed_on_and_said_not_to_where_the_dat
         if condition.type == "Accepted"
     ]
     assert reasons == ["Accepted", "PartlyActedOn"]
+
+
+def test_the_limit_of_an_arm_is_passed_on_and_restarts_nothing() -> None:
+    world = serving_world()
+    before = world.settle().workloads
+    world.edit(model(traffic={"maxConcurrent": 8}, generation=2))
+    after = world.settle()
+    assert isinstance(after.route, Route)
+    assert (after.route.max_concurrent, after.workloads) == (8, before)
+    seen = dataclasses.replace(world.observation(), gateway="Gateway infra/web")
+    status = plan.model(world.model, RUNTIMES, seen, world.now).status
+    assert status is not None
+    assert "PartlyActedOn" in {condition.reason for condition in status.conditions}
 
 
 def test_a_dead_replica_makes_the_model_not_ready_but_moves_no_traffic() -> None:

@@ -164,6 +164,15 @@ def test_only_names_change_the_structure() -> None:
     assert before != structure(TABLE, LISTEN)
 
 
+def test_who_limits_nothing_pays_for_no_look_at_what_is_under_way() -> None:
+    arms = (Arm("m-r1", "r1", "fp32", 10_000),)
+    limited, unlimited = (
+        text(successor(Table(), [Route("default", "m", arms, max_concurrent=most)], {}, None), LISTEN)
+        for most in (8, None)
+    )
+    assert ("be_conn" in unlimited, limited.count("{ var(txn.h1),add(txn.h2) gt 8 }")) == (False, 8)
+
+
 def test_a_model_that_has_had_a_second_server_is_one_whose_requests_get_a_second_try() -> None:
     def after(before: Table, *servers: Server) -> Table:
         return successor(
