@@ -251,6 +251,8 @@ class RolloutStatus(Seen):
     """In which time, with this traffic, what is not tolerated is found."""
     detection_s: float | None = None
     """That time for errors, in seconds; left out while the traffic is not known."""
+    latency_detection_s: float | None = None
+    """The same for latency; left out, too, where latency is not judged."""
     evidence: Evidence | None = None
     """What the analysis remembers."""
     trail: tuple[Point, ...] = ()

@@ -292,6 +292,7 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
     """What is remembered and told of the evidence."""
     if s.evidence is None or s.settings.analysis is None or judged is None:
         none = {"evidence": None, "against": None, "in_favour": None, "detection_s": None}
+        none |= {"latency_detection_s": None}
         return none | {"verdict": "", "detection": ""}
     settings, share = s.settings.analysis, target / FULL_WEIGHT
     errors_s = verdict.detection_s(s.evidence, settings, share)
@@ -305,11 +306,15 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
     if slower_s is not None and settings.max_latency_increase is not None:
         told.append(f"answers {settings.max_latency_increase.ratio:g} times as slow, in about {_about(slower_s)}")
     detection = f"with this traffic the analysis finds {' and '.join(told)}" if told else ""
-    rounded = None if errors_s is None else float(f"{errors_s:.2g}")
     against = _standing(verdict.log_e(s.evidence, settings), settings.alpha)
     in_favour = _standing(verdict.log_e_for(s.evidence, settings), settings.beta)
-    words = {"verdict": judged.sentence, "detection": detection, "detection_s": rounded}
+    words = {"verdict": judged.sentence, "detection": detection, "detection_s": _rounded(errors_s)}
+    words |= {"latency_detection_s": _rounded(slower_s)}
     return words | {"evidence": s.evidence, "against": against, "in_favour": in_favour}
+
+
+def _rounded(time_s: float | None) -> float | None:
+    return None if time_s is None else float(f"{time_s:.2g}")
 
 
 def _standing(log_e: float, chance: float) -> Standing:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import collections
-import dataclasses
 import pathlib
 import sys
 from typing import Any
 
-import httpx
 import yaml
 
+from tests.rig import rollouts
 from tests.rig.load import FIRST, NEXT, Load
 from tests.rig.local_mode import Local
 from tests.rig.waiting import until
@@ -144,90 +142,48 @@ async def test_a_revision_that_a_person_takes_back_has_no_traffic_left_until_it_
     assert load.failures == []
 
 
-ANALYSIS = {"maxErrorRateIncrease": 0.05, "deadline": "1m"}
+class Laptop:
+    """Where ``rollouts.play`` plays: ``penstock up``."""
+
+    namespace = "default"
+
+    def __init__(self, local: Local, folder: pathlib.Path) -> None:
+        self.http, self.grpc = f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}"
+        self.folder = folder
+        self._local = local
+        local.up()
+
+    def apply(self, file: pathlib.Path) -> None:
+        code, said, error = self._local("apply", "-f", str(file))
+        assert code == 0, said + error
+
+    def model(self) -> dict[str, Any]:
+        return self._local.model(rollouts.MODEL)
+
+    def engine(self, name: str, every: int, median_ms: float) -> str:
+        command = [sys.executable, "-m", "tests.rig.failing_engine", name, str(every), str(median_ms)]
+        spec = {"local": {"command": command}, "formats": ["onnx"], "protocols": ["v2", "grpc-v2"]}
+        kind = {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": name}}
+        file = self.folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(kind | {"spec": spec}))
+        self.apply(file)
+        return name
 
 
-def write_engines(folder: pathlib.Path, runtime: str, steps: list[dict[str, Any]]) -> str:
-    """A Model that one of two engines serves; ``bad`` fails every tenth request."""
-    (folder / "model.onnx").write_bytes(b"whatever an engine reads")
-    documents: list[dict[str, Any]] = [
-        {
-            "apiVersion": "penstock.dev/v1alpha1",
-            "kind": "ServingRuntime",
-            "metadata": {"name": name},
-            "spec": {
-                "local": {"command": [sys.executable, "-m", "tests.rig.failing_engine", name, str(every)]},
-                "formats": ["onnx"],
-            },
-        }
-        for name, every in (("good", 0), ("also-good", 0), ("bad", 10))
-    ]
-    spec = {
-        "source": {"uri": str(folder / "model.onnx")},
-        "runtime": runtime,
-        "rollout": {"steps": steps, "analysis": ANALYSIS},
-    }
-    documents.append(
-        {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model", "metadata": {"name": "digits"}, "spec": spec}
-    )
-    file = folder / "engines.yaml"
-    file.write_text(yaml.safe_dump_all(documents))
-    return str(file)
+async def test_a_good_revision_is_promoted_by_the_evidence(local: Local, tmp_path: pathlib.Path) -> None:
+    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.GOOD)
+    rollouts.holds(played, "Promoted", "not worse than allowed: 0 % of ")
 
 
-@dataclasses.dataclass
-class Rest:
-    """Requests at ``RATE``, each when its time has come; what became of them, by engine and status."""
-
-    url: str
-    answers: collections.Counter[tuple[str, int]] = dataclasses.field(default_factory=collections.Counter)
-    failures: list[str] = dataclasses.field(default_factory=list)
-
-    async def run(self, ended: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        began, sent = loop.time(), 0
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-        async with httpx.AsyncClient(limits=limits, timeout=30) as client, asyncio.TaskGroup() as group:
-            while not ended.is_set():
-                await asyncio.sleep(max(0.0, began + sent / RATE - loop.time()))
-                group.create_task(self._ask(client))
-                sent += 1
-
-    async def _ask(self, client: httpx.AsyncClient) -> None:
-        try:
-            answer = await client.post(f"{self.url}/infer", json={"inputs": []})
-            self.answers[answer.headers["engine"], answer.status_code] += 1
-        except (httpx.HTTPError, KeyError) as error:
-            self.failures.append(repr(error))
-
-    def of(self, engine: str) -> int:
-        return sum(number for (name, _), number in self.answers.items() if name == engine)
-
-
-async def test_a_revision_that_fails_is_rolled_back_by_the_evidence_and_a_good_one_promoted(
+async def test_a_revision_that_fails_a_twentieth_is_rolled_back_by_the_evidence(
     local: Local, tmp_path: pathlib.Path
 ) -> None:
-    steps = [{"weight": 20, "for": "5s"}, {"weight": 50, "for": "5s"}]
-    await asyncio.to_thread(local.up, write_engines(tmp_path, "good", steps))
-    await asyncio.to_thread(local.serving, "digits")
-    ended = asyncio.Event()
-    load = Rest(f"http://127.0.0.1:{local.port}/v2/models/digits")
-    running = asyncio.create_task(load.run(ended))
+    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.FAILS)
+    rollouts.holds(played, "RolledBack", "requests failed, of the stable revision 0 %")
 
-    assert (await run(local, "apply", "-f", write_engines(tmp_path, "bad", [{"weight": 20, "for": "1h"}])))[0] == 0
-    code, said = await run(local, "rollout", "status", "digits", "--watch")
-    assert code == 1, said
-    assert "with 20 % of the traffic: worse than the stable revision: " in said.splitlines()[-1]
-    rollout = (await asyncio.to_thread(local.model, "digits"))["status"]["rollout"]
-    assert rollout["against"]["e"] >= rollout["against"]["bound"] == 100
-    assert 0 < load.of("bad") <= 0.22 * sum(load.answers.values())
 
-    assert (await run(local, "apply", "-f", write_engines(tmp_path, "also-good", steps)))[0] == 0
-    code, said = await run(local, "rollout", "status", "digits", "--watch")
-    assert code == 0, said
-    assert "not worse than allowed: 0 % of " in said.splitlines()[-1]
-    await asyncio.to_thread(local.serving, "digits")
-    ended.set()
-    await running
-    assert load.failures == []
-    assert {key for key in load.answers if key[1] != 200} == {("bad", 500)}
+async def test_a_revision_that_is_a_quarter_slower_is_rolled_back_by_the_evidence(
+    local: Local, tmp_path: pathlib.Path
+) -> None:
+    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.SLOWER)
+    rollouts.holds(played, "RolledBack", "requests took over ")

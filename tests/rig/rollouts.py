@@ -1,0 +1,153 @@
+"""Rollouts under steady load over both protocols, played wherever there is a ``Place`` for them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import yaml
+
+from tests.rig import revisions
+from tests.rig.revisions import Asking
+from tests.rig.waiting import until
+
+Object = dict[str, Any]
+
+MODEL = "subject"
+KNOWN = 2000
+"""Requests before the next revision is wished for."""
+DEADLINE_S = 240.0
+
+
+class Place(Protocol):
+    """Where the Model lives: a laptop, or a namespace of a cluster."""
+
+    http: str
+    grpc: str
+    """HOST:PORT of the router."""
+    namespace: str
+    folder: pathlib.Path
+
+    def apply(self, file: pathlib.Path) -> None:
+        """What ``penstock apply`` does there."""
+
+    def model(self) -> Object:
+        """The object as it is."""
+
+    def engine(self, name: str, every: int, median_ms: float) -> str:
+        """Make the ServingRuntime of ``tests.rig.failing_engine`` and return its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """From one revision to the next. A revision is an artifact, or an engine: its name, EVERY and MS."""
+
+    rollout: Mapping[str, Any]
+    after: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    engines: tuple[tuple[str, int, float], tuple[str, int, float]] | None = None
+    published: str = "detectionS"
+    """Where in ``.status.rollout`` it says how soon it is found."""
+
+
+HELD = [{"weight": 5, "for": "1h"}]
+GOOD = Scenario(
+    {"steps": [{"weight": 20, "for": "10s"}, {"weight": 50, "for": "10s"}], "analysis": {}}, {"name": "another"}
+)
+FAILS = Scenario({"steps": HELD, "analysis": {}}, {"fails": True})
+"""One of twenty requests, of either protocol."""
+SLOWER = Scenario(
+    {"steps": HELD, "analysis": {"maxLatencyIncrease": {"ratio": 1.2}}},
+    engines=(("quick", 0, 20), ("slower", 0, 25)),
+    published="latencyDetectionS",
+)
+"""By a quarter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """How it ended."""
+
+    rollout: Object
+    """``.status.rollout``."""
+    published_s: float
+    """The detection time as it was told last; infinite where it never was."""
+    exposure: float
+    """The candidate's share of the requests while it got any, in [0, 1]."""
+    had_traffic_s: float
+    """For how long that was."""
+    asking: Asking
+
+
+async def play(place: Place, scenario: Scenario) -> Played:
+    """Let the first revision serve under load, wish for the next one, and see how that ends."""
+    engine_before, engine_after = scenario.engines or (None, None)
+    await _wish(place, scenario, {}, engine_before)
+    await _until("the first revision serves", lambda: _serves(place))
+    asking = Asking(place.http, place.grpc, f"{place.namespace}/{MODEL}")
+    ended = asyncio.Event()
+    running = asyncio.create_task(asking.run(ended.is_set))
+    try:
+        await _until(f"{KNOWN} requests are sent", lambda: asking.sent >= KNOWN)
+        await _wish(place, scenario, scenario.after, engine_after)
+        told: list[Object] = []
+
+        def is_over() -> bool:
+            rollout: Object = place.model()["status"].get("rollout") or {"state": ""}
+            told.append(rollout)
+            return rollout["state"] in ("Promoted", "RolledBack")
+
+        await _until("the rollout is over", is_over)
+    finally:
+        ended.set()
+        await running
+    rollout = told[-1]
+    first, last = asking.met.get(rollout["revision"], (None, None))
+    share, had_s = 0.0, 0.0
+    if first is not None and last is not None:
+        share, had_s = asking.of(rollout["revision"]) / (last.total - first.total + 1), last.at - first.at
+    published = [one[scenario.published] for one in told if one.get(scenario.published)]
+    return Played(rollout, published[-1] if published else math.inf, share, had_s, asking)
+
+
+def holds(played: Played, state: str, why: str) -> None:
+    """It ended in ``state`` for ``why``, as soon as was promised, and clients met only errors of the model itself."""
+    rollout, asking = played.rollout, played.asking
+    assert (rollout["state"], why in rollout["message"]) == (state, True), rollout["message"]
+    assert asking.failures == []
+    assert asking.refused.keys() <= {rollout["revision"]}
+    if state == "RolledBack":
+        assert rollout["against"]["e"] >= rollout["against"]["bound"]
+        assert 0 < played.exposure <= rollout["target"] / 10_000 + 0.02
+        assert played.had_traffic_s <= 1.5 * played.published_s < math.inf
+
+
+async def _wish(
+    place: Place, scenario: Scenario, artifact: Mapping[str, Any], engine: tuple[str, int, float] | None
+) -> None:
+    spec: Object = {"source": {"uri": revisions.write(place.folder / "model.onnx", **artifact)}}
+    if engine is not None:
+        spec["runtime"] = await asyncio.to_thread(place.engine, *engine)
+    spec["rollout"] = dict(scenario.rollout)
+    model = {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model", "metadata": {"name": MODEL}, "spec": spec}
+    file = place.folder / "model.yaml"
+    file.write_text(yaml.safe_dump(model))
+    await asyncio.to_thread(place.apply, file)
+
+
+def _serves(place: Place) -> bool:
+    found = place.model()
+    status = found.get("status", {})
+    true = {c["type"] for c in status.get("conditions", []) if c["status"] == "True"}
+    current: bool = status.get("observedGeneration") == found["metadata"]["generation"]
+    return current and {"Ready", "RolloutComplete"} <= true
+
+
+async def _until(what: str, holds: Callable[[], bool]) -> None:
+    async def does() -> bool:
+        return await asyncio.to_thread(holds)
+
+    await until(what, does, DEADLINE_S)
