@@ -55,8 +55,8 @@ class MetricEvidence(Seen):
     """Natural logarithms of the e-values against "no worse than the stable one", one for each alternative."""
     against_bad: tuple[float, ...]
     """The same against "worse than allowed"."""
-    tally: Tally = Tally()
-    """What it rests on."""
+    tallies: tuple[Tally, ...] = (Tally(),)
+    """What it rests on; of latency one for each edge."""
 
 
 class Scatter(Seen):

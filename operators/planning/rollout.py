@@ -257,7 +257,7 @@ def _unheard(s: Situation, since: str) -> str:
     """What the candidate's first share waits for, where answers are to be compared before; empty: for nothing."""
     if _agreement(s) is None or s.evidence is None or s.begun or s.promote:
         return ""
-    compared = sum(metric.tally.candidate[0] for metric in s.evidence.metrics if metric.name == "agreement")
+    compared = sum(metric.tallies[0].candidate[0] for metric in s.evidence.metrics if metric.name == "agreement")
     if compared >= HEARD or (since and (s.now - parse_time(since)).total_seconds() >= HEARD_S):
         return ""
     return f"{compared} of {HEARD} mirrored requests are compared"

@@ -49,9 +49,8 @@ def judge(evidence: Evidence, settings: Analysis, waited_s: float = 0.0) -> Verd
     if worse >= -math.log(settings.alpha):
         metric = max(evidence.metrics, key=lambda one: _mean(one.against_good))
         bound = f"e-value {_times(worse)}, rolled back from {1 / settings.alpha:g} on"
-        return Verdict(
-            Decision.ROLL_BACK, f"worse than the stable revision: {told(evidence, metric, settings)} ({bound})"
-        )
+        said = told(evidence, metric, settings, _worst(metric))
+        return Verdict(Decision.ROLL_BACK, f"worse than the stable revision: {said} ({bound})")
     if len(evidence.metrics) == _metrics(settings) and min(good_enough) >= -math.log(settings.beta):
         bound = f"e-value {_times(min(good_enough))}, promoted from {1 / settings.beta:g} on"
         said = " and ".join(told(evidence, metric, settings) for metric in evidence.metrics)
@@ -86,14 +85,24 @@ def _metrics(settings: Analysis) -> int:
     return 1 + (settings.max_latency_increase is not None) + (settings.agreement is not None)
 
 
-def told(evidence: Evidence, metric: MetricEvidence, settings: Analysis) -> str:
-    """What was counted, in words."""
+def _worst(metric: MetricEvidence) -> int:
+    """At which of the edges that are looked at the most speaks against the candidate; 0 where there are none."""
+    alternatives = len(weighing.WORSE)
+    return max(
+        range(len(metric.tallies)),
+        key=lambda place: _mean(metric.against_good[place * alternatives : (place + 1) * alternatives]),
+    )
+
+
+def told(evidence: Evidence, metric: MetricEvidence, settings: Analysis, edge: int = 0) -> str:
+    """What was counted, in words; of latency at one ``edge``, the first is that of the percentile of the spec."""
+    tally = metric.tallies[edge]
     if metric.name == "agreement":
-        compared, disagreed = metric.tally.candidate
+        compared, disagreed = tally.candidate
         allowed = 0.0 if settings.agreement is None else settings.agreement.max_disagreement
         return f"its answers differ on {disagreed:,} of {compared:,} mirrored requests, {100 * allowed:g} % are allowed"
-    what = "failed" if metric.name == "errors" else f"took over {evidence.edges[0].above_us / 1000:g} ms"
-    shares = [f"{_percent(bad, n)} of {n:,} requests" for n, bad in (metric.tally.candidate, metric.tally.stable)]
+    what = "failed" if metric.name == "errors" else f"took over {evidence.edges[edge].above_us / 1000:g} ms"
+    shares = [f"{_percent(bad, n)} of {n:,} requests" for n, bad in (tally.candidate, tally.stable)]
     return f"{shares[0]} {what}, of the stable revision {shares[1]}"
 
 

@@ -111,7 +111,8 @@ def _marked(
     history = windows.total(route, evidence.stable).latency if limit and not evidence.edges else {}
     if chosen := edges.choose(history, limit):
         good, bad = (0.0,) * (len(chosen) * len(WORSE)), (0.0,) * len(BETTER)
-        latency = MetricEvidence(name="latency", against_good=good, against_bad=bad)
+        tallies = (Tally(),) * len(chosen)
+        latency = MetricEvidence(name="latency", against_good=good, against_bad=bad, tallies=tallies)
         update = {"edges": chosen, "metrics": (*evidence.metrics, latency)}
         evidence = _fresh(evidence.model_copy(update=update), route)
         servers = None
@@ -146,12 +147,12 @@ def _compared(metric: MetricEvidence, found: Sequence[Window], allowed: float) -
         pairs = zip(logs, alternatives, strict=True)
         return tuple(round(log + agreement.log_e(both, disagreed, allowed, ratio), 5) for log, ratio in pairs)
 
-    compared, before = metric.tally.candidate
+    compared, before = metric.tallies[0].candidate
     return metric.model_copy(
         update={
             "against_good": grown(metric.against_good, WORSE),
             "against_bad": grown(metric.against_bad, BETTER),
-            "tally": Tally(candidate=(compared + both, before + disagreed)),
+            "tallies": (Tally(candidate=(compared + both, before + disagreed)),),
         }
     )
 
@@ -162,7 +163,7 @@ def _weighed(
     if metric.name == "agreement":
         return metric if settings.agreement is None else _compared(metric, found, settings.agreement.max_disagreement)
     good, bad = list(metric.against_good), list(metric.against_bad)
-    tally, divisor = metric.tally, dispersion.divisor(effect)
+    tallies, divisor = metric.tallies, dispersion.divisor(effect)
     for window in found:
         tables = (window.errors,) if metric.name == "errors" else window.slower
         for place, table in enumerate(tables):
@@ -171,12 +172,12 @@ def _weighed(
             bad[0] += margin.log_e(window.errors, settings.max_error_rate_increase, _expected(evidence)) / divisor
         else:
             _add(bad, 0, window.too_slow[0], BETTER, effect)
-        tally = _tallied(tally, tables[0])
+        tallies = tuple(_tallied(*pair) for pair in zip(tallies, tables, strict=True))
     return metric.model_copy(
         update={
             "against_good": tuple(round(one, 5) for one in good),
             "against_bad": tuple(round(one, 5) for one in bad),
-            "tally": tally,
+            "tallies": tallies,
         }
     )
 

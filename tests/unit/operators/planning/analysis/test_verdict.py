@@ -86,6 +86,18 @@ def test_a_slower_candidate_is_rolled_back_for_its_latency() -> None:
     assert "of 100 requests took over" in found.sentence
 
 
+def test_the_sentence_names_the_latency_at_which_it_shows() -> None:
+    # A shift of what is usual, while hardly anybody waits for long.
+    stable, candidate = Counts(900, 0, {1000: 900}), Counts(100, 0, {1000: 40, 2000: 60})
+    settings = Analysis(max_latency_increase=MaxLatencyIncrease(percentile=99.9))
+    history = Counts(100_000, 0, {1000: 99_000, 2000: 850, 4000: 150})
+    evidence = weighing.begin(RouteObserved(ARMS, counts={"r": {"a": history, "b": Counts()}}), "a", "b", settings, NOW)
+    counts = {"a": plus(history, stable, 1), "b": candidate}
+    seen = RouteObserved(ARMS, counts={"r": counts})
+    found = verdict.judge(weighing.weigh(evidence, seen, settings, NOW + datetime.timedelta(seconds=10)), settings)
+    assert "60 % of 100 requests took over " in found.sentence
+
+
 def test_both_metrics_must_be_shown_good_enough_before_a_promotion() -> None:
     settings = Analysis(max_latency_increase=LATENCY)
     evidence = play(STABLE, GOOD, settings, 10)

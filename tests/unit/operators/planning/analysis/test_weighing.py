@@ -44,7 +44,7 @@ def test_a_window_is_weighed_by_the_conditional_test() -> None:
     found = after(begun(), seen(grown(STABLE, 900, 1), grown(CANDIDATE, 100, 2)), 10)
     expected = [odds.log_e(Table(100, 2, 900, 1), ratio) for ratio in weighing.WORSE]
     assert found.metrics[0].against_good == pytest.approx(expected, abs=1e-5)
-    assert found.metrics[0].tally.candidate == (100, 2)
+    assert found.metrics[0].tallies[0].candidate == (100, 2)
     assert (found.answered, found.observed_s, found.base) == (1000, 10.0, (9900, 10))
 
 
