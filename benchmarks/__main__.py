@@ -26,6 +26,7 @@ QUESTIONS = {
     "variants": "benchmarks.variants",
     "search": "benchmarks.search",
     "experiments": "benchmarks.delivery.experiments",
+    "live": "benchmarks.delivery.live",
 }
 
 _MEASURE_NOTHING = (rendering.run, delivery.run, experiments.run)

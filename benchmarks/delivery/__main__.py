@@ -5,4 +5,5 @@ import sys
 from benchmarks.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main(["delivery", *sys.argv[1:]]))
+    sys.argv[1:1] = ["delivery"]  # as the results tell it
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-import sys
 from typing import Any
 
 import yaml
@@ -142,48 +141,13 @@ async def test_a_revision_that_a_person_takes_back_has_no_traffic_left_until_it_
     assert load.failures == []
 
 
-class Laptop:
-    """Where ``rollouts.play`` plays: ``penstock up``."""
-
-    namespace = "default"
-
-    def __init__(self, local: Local, folder: pathlib.Path) -> None:
-        self.http, self.grpc = f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}"
-        self.folder = folder
-        self._local = local
-        local.up()
-
-    def apply(self, file: pathlib.Path) -> None:
-        code, said, error = self._local("apply", "-f", str(file))
-        assert code == 0, said + error
-
-    def model(self) -> dict[str, Any]:
-        return self._local.model(rollouts.MODEL)
-
-    def engine(self, name: str, every: int, median_ms: float) -> str:
-        command = [sys.executable, "-m", "tests.rig.failing_engine", name, str(every), str(median_ms)]
-        spec = {"local": {"command": command}, "formats": ["onnx"], "protocols": ["v2", "grpc-v2"]}
-        kind = {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": name}}
-        file = self.folder / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(kind | {"spec": spec}))
-        self.apply(file)
-        return name
-
-
 async def test_a_good_revision_is_promoted_by_the_evidence(local: Local, tmp_path: pathlib.Path) -> None:
-    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.GOOD)
+    played = await rollouts.play(await asyncio.to_thread(rollouts.Laptop, local, tmp_path), rollouts.GOOD)
     rollouts.holds(played, "Promoted", "not worse than allowed: 0 % of ")
 
 
 async def test_a_revision_that_fails_a_twentieth_is_rolled_back_by_the_evidence(
     local: Local, tmp_path: pathlib.Path
 ) -> None:
-    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.FAILS)
+    played = await rollouts.play(await asyncio.to_thread(rollouts.Laptop, local, tmp_path), rollouts.FAILS)
     rollouts.holds(played, "RolledBack", "requests failed, of the stable revision 0 %")
-
-
-async def test_a_revision_that_is_a_quarter_slower_is_rolled_back_by_the_evidence(
-    local: Local, tmp_path: pathlib.Path
-) -> None:
-    played = await rollouts.play(await asyncio.to_thread(Laptop, local, tmp_path), rollouts.SLOWER)
-    rollouts.holds(played, "RolledBack", "requests took over ")

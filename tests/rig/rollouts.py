@@ -6,12 +6,14 @@ import asyncio
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import yaml
 
-from tests.rig import revisions
+from tests.rig import failing_engine, revisions
+from tests.rig.local_mode import Local
 from tests.rig.revisions import Asking
 from tests.rig.waiting import until
 
@@ -31,6 +33,8 @@ class Place(Protocol):
     """HOST:PORT of the router."""
     namespace: str
     folder: pathlib.Path
+    image: str
+    """One with Penstock in it, for engines; not needed on a laptop."""
 
     def apply(self, file: pathlib.Path) -> None:
         """What ``penstock apply`` does there."""
@@ -38,8 +42,25 @@ class Place(Protocol):
     def model(self) -> Object:
         """The object as it is."""
 
-    def engine(self, name: str, every: int, median_ms: float) -> str:
-        """Make the ServingRuntime of ``tests.rig.failing_engine`` and return its name."""
+
+class Laptop:
+    """``penstock up``."""
+
+    namespace = "default"
+    image = "none"
+
+    def __init__(self, local: Local, folder: pathlib.Path) -> None:
+        self.http, self.grpc = f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}"
+        self.folder = folder
+        self._local = local
+        local.up()
+
+    def apply(self, file: pathlib.Path) -> None:
+        code, said, error = self._local("apply", "-f", str(file))
+        assert code == 0, said + error
+
+    def model(self) -> Object:
+        return self._local.model(MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +70,10 @@ class Scenario:
     rollout: Mapping[str, Any]
     after: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     engines: tuple[tuple[str, int, float], tuple[str, int, float]] | None = None
+    rate: float = 200.0
+    """Requests a second."""
+    lasts_s: float = 240.0
+    """For how long the end is waited for at most."""
     published: str = "detectionS"
     """Where in ``.status.rollout`` it says how soon it is found."""
 
@@ -64,7 +89,17 @@ SLOWER = Scenario(
     engines=(("quick", 0, 20), ("slower", 0, 25)),
     published="latencyDetectionS",
 )
-"""By a quarter."""
+"""By a quarter. Where others keep the machine busy, all are late, and the test has no bound: it is a benchmark's."""
+
+
+def equal(seconds: int, rate: float) -> Scenario:
+    """Another revision that does the same, half of the traffic for so long."""
+    latency = {"ratio": 1.3}
+    rollout = {
+        "steps": [{"weight": 50, "for": f"{seconds}s"}],
+        "analysis": {"maxLatencyIncrease": latency, "deadline": "1m", "onInconclusive": "promote"},
+    }
+    return Scenario(rollout, {"name": "another"}, rate=rate, lasts_s=seconds + 240)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +122,7 @@ async def play(place: Place, scenario: Scenario) -> Played:
     engine_before, engine_after = scenario.engines or (None, None)
     await _wish(place, scenario, {}, engine_before)
     await _until("the first revision serves", lambda: _serves(place))
-    asking = Asking(place.http, place.grpc, f"{place.namespace}/{MODEL}")
+    asking = Asking(place.http, place.grpc, f"{place.namespace}/{MODEL}", scenario.rate)
     ended = asyncio.Event()
     running = asyncio.create_task(asking.run(ended.is_set))
     try:
@@ -100,7 +135,7 @@ async def play(place: Place, scenario: Scenario) -> Played:
             told.append(rollout)
             return rollout["state"] in ("Promoted", "RolledBack")
 
-        await _until("the rollout is over", is_over)
+        await _until("the rollout is over", is_over, scenario.lasts_s)
     finally:
         ended.set()
         await running
@@ -130,11 +165,29 @@ async def _wish(
 ) -> None:
     spec: Object = {"source": {"uri": revisions.write(place.folder / "model.onnx", **artifact)}}
     if engine is not None:
-        spec["runtime"] = await asyncio.to_thread(place.engine, *engine)
+        spec["runtime"] = name = f"{engine[0]}-{place.namespace}"
+        await _apply(place, "ServingRuntime", name, _runtime(place, engine))
     spec["rollout"] = dict(scenario.rollout)
-    model = {"apiVersion": "penstock.dev/v1alpha1", "kind": "Model", "metadata": {"name": MODEL}, "spec": spec}
-    file = place.folder / "model.yaml"
-    file.write_text(yaml.safe_dump(model))
+    await _apply(place, "Model", MODEL, spec)
+
+
+def _runtime(place: Place, engine: tuple[str, int, float]) -> Object:
+    script = pathlib.Path(failing_engine.__file__).read_text()
+    command = ["python3", "-c", script, *map(str, engine)]
+    local = {"command": [sys.executable, *command[1:]]}
+    return {
+        "image": place.image,
+        "command": command,
+        "local": local,
+        "formats": ["onnx"],
+        "protocols": ["v2", "grpc-v2"],
+    }
+
+
+async def _apply(place: Place, kind: str, name: str, spec: Object) -> None:
+    named = {"apiVersion": "penstock.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    file = place.folder / f"{kind}.yaml"
+    file.write_text(yaml.safe_dump(named))
     await asyncio.to_thread(place.apply, file)
 
 
@@ -146,8 +199,8 @@ def _serves(place: Place) -> bool:
     return current and {"Ready", "RolloutComplete"} <= true
 
 
-async def _until(what: str, holds: Callable[[], bool]) -> None:
+async def _until(what: str, holds: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     async def does() -> bool:
         return await asyncio.to_thread(holds)
 
-    await until(what, does, DEADLINE_S)
+    await until(what, does, deadline_s)
