@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks import origin
+from operators.api.outcomes import Sums
 from operators.planning.experiments import assignment, bandit, effect
-from operators.planning.experiments.sums import Sums
 
 _ALPHA = 0.05
 _UNITS, _LOOK = 20_000, 200

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from operators.api.base import APIObject, Name, Rule, Strict
+from operators.api.base import APIObject, Duration, Name, Rule, Strict
 from operators.api.status import EndpointStatus
 
 
@@ -50,10 +50,17 @@ class Shadow(Strict):
 
 
 class Experiment(Strict):
-    metric: Annotated[str, Field(max_length=64)]
-    """The reported outcome that decides."""
+    """Each answer names its unit in the header `penstock-request-id`; clients report what came of it, also if that is
+    nothing, with POST to `/v2/models/NAME/reward`: `{"id": ..., "value": 1}`. More is better. The first arm is the one
+    that the others are compared with.
+    """
+
+    metric: Annotated[str, Field(min_length=1, max_length=64)] = "reward"
+    """The reported outcome that decides; reports of others are not counted."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Greatest probability of finding a difference where there is none."""
+    """Greatest probability that any interval ever misses the truth, however often it is looked at."""
+    duration: Duration | None = None
+    """After which nothing more is counted and the verdict stands; left out: it goes on."""
 
 
 class EndpointSpec(Strict):
@@ -62,6 +69,11 @@ class EndpointSpec(Strict):
             "self.arms.map(a, a.weight).sum() == 100",
             "the weights of arms must add up to 100",
             lambda self: sum(arm.weight for arm in self.arms) == 100,
+        ),
+        Rule(
+            "(!has(self.experiment) && self.policy != 'bandit') || self.arms.filter(a, a.weight > 0).size() > 1",
+            "an experiment or a bandit needs two arms with a weight above 0",
+            lambda self: not self.settings or sum(arm.weight > 0 for arm in self.arms) > 1,
         ),
     )
     arms: Annotated[
@@ -76,11 +88,18 @@ class EndpointSpec(Strict):
     assignment: Assignment | None = None
     """Sticky by a header or cookie; without it each request is assigned by itself."""
     policy: Literal["fixed", "bandit"] = "fixed"
-    """Fixed keeps the weights; bandit moves them towards the better arm."""
+    """Fixed keeps the weights; bandit moves them every minute, by at most a tenth, towards the arm whose reported
+    outcomes are better, and takes out one that is shown to be worse than the first.
+    """
     shadow: Annotated[tuple[Shadow, ...], Field(max_length=8)] = ()
     """Models that get copies of requests."""
     experiment: Experiment | None = None
-    """The comparison of arms that is reported."""
+    """The comparison of arms that is reported; a bandit has one in any case."""
+
+    @property
+    def settings(self) -> Experiment | None:
+        """What is to be compared, and how; None: nothing."""
+        return self.experiment or (Experiment() if self.policy == "bandit" else None)
 
 
 class Endpoint(APIObject):
@@ -96,8 +115,6 @@ class Endpoint(APIObject):
         """Fields of the spec that are stored but not acted on yet, as paths."""
         spec = self.spec
         fields: dict[str, object] = {
-            "spec.policy": spec.policy == "bandit",
             "spec.shadow": spec.shadow,
-            "spec.experiment": spec.experiment,
         }
         return tuple(path for path, value in fields.items() if value)

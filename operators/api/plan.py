@@ -11,6 +11,7 @@ import enum
 from collections.abc import Mapping
 
 from operators.api.endpoint import Assignment
+from operators.api.outcomes import Told
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import BuildReport, EndpointStatus, ModelStatus, Otherwise
@@ -169,6 +170,20 @@ class Route:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What clients may report of the answers that they got from an Endpoint."""
+
+    experiment: str
+    """Which experiment they belong to; a name of its own for each."""
+    metric: str
+    """What is counted of them."""
+    arms: tuple[str, ...]
+    """Names of the arms; while units are assigned, one for each share of the split."""
+    assigns: bool = True
+    """Whether units are assigned now; if not, only outcomes of those that were assigned before are taken."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Traffic for one Endpoint: shares over Models, each of which has its Route."""
 
@@ -180,6 +195,8 @@ class Split:
     """What keeps a client at one share; None: each request is drawn by itself."""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Model of each arm by the arm's name, by which a client may ask for it, whatever its weight."""
+    outcomes: Outcomes | None = None
+    """None: none are taken."""
 
 
 EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)
@@ -229,6 +246,8 @@ class RouteObserved:
     """When each source's counters were read, in seconds by a clock of its own: one whose time has not moved on since
     has said nothing new.
     """
+    outcomes: Mapping[str, Told] = dataclasses.field(default_factory=dict)
+    """What clients have reported of an Endpoint's answers, by source. What is missing here is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +262,9 @@ class Observation:
     route_message: str = ""
     """Why ``route`` is not what was asked, where that is known."""
     gateway: str = ""
-    """What routes in the place of our router, and so neither keeps a client at an arm nor limits one."""
+    """What routes in the place of our router, and so neither keeps a client at an arm nor limits one, nor
+    counts what clients report.
+    """
     look_again_s: float | None = None
     """When more will be seen without any change."""
     builds: Mapping[Build, BuildObserved] = dataclasses.field(default_factory=dict)

@@ -7,6 +7,7 @@ here is checked in every part that gets into a name or a header.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -14,12 +15,12 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field, StringConstraints, TypeAdapter
 
-from operators.api import counted
+from operators.api import counted, outcomes
 from operators.api.base import GROUP, Name, Seen
 from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Route, RouteObserved, Split
+from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Outcomes, Route, RouteObserved, Split
 
 Object = dict[str, Any]
 
@@ -82,10 +83,25 @@ class _Route(Seen):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
 
 
+class _Outcomes(Seen):
+    experiment: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,16}$")]
+    metric: Annotated[str, Field(max_length=64)]
+    arms: tuple[Name, ...]
+    assigns: bool
+
+
 class _Split(Seen):
     shares: tuple[tuple[Name, Weight], ...]
     assignment: _Assignment | None = None
     names: dict[Name, Name] = {}
+    outcomes: _Outcomes | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _arm_of_each_share(self) -> _Split:
+        told = self.outcomes
+        if told is not None and told.assigns and len(told.arms) != len(self.shares):
+            raise ValueError(f"outcomes of {len(told.arms)} arms are assigned, and there are {len(self.shares)} shares")
+        return self
 
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -104,6 +120,7 @@ def route_data(route: Route | Split) -> dict[str, str]:
         body |= {"max_concurrent": route.max_concurrent} if route.max_concurrent else {}
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
+        body |= {"outcomes": dataclasses.asdict(route.outcomes)} if route.outcomes is not None else {}
     if route.assignment is not None:
         body["assignment"] = route.assignment.to_dict()
     return {ROUTE_KEY: json.dumps(body, sort_keys=True)}
@@ -131,7 +148,9 @@ def route(config_map: Object) -> Route | Split:
     try:
         if kind is Split:
             split = _Split.model_validate_json(text)
-            return Split(namespace, name, split.shares, _assignment(split.assignment), split.names)
+            told = split.outcomes
+            taken = Outcomes(told.experiment, told.metric, told.arms, told.assigns) if told is not None else None
+            return Split(namespace, name, split.shares, _assignment(split.assignment), split.names, taken)
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
         mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)
@@ -171,9 +190,10 @@ def reported(report: Object, namespace: str, name: str) -> RouteObserved | None:
         arms = tuple(Arm(str(w), str(r), str(v), int(weight)) for w, r, v, weight in found["arms"])
         in_flight = {arm.workload: 0 for arm in arms if arm.weight} | {str(w): 1 for w in found.get("busy", [])}
         counts, read_s = counted.read(found.get("counts", {}), report["metadata"]["name"])
+        told = outcomes.read(found.get("outcomes", {}), report["metadata"]["name"])
     except (LookupError, ValueError, TypeError):
         return None
-    return RouteObserved(arms, in_flight, counts=counts, read_s=read_s)
+    return RouteObserved(arms, in_flight, counts=counts, read_s=read_s, outcomes=told)
 
 
 def changed(before: Object | None, after: Object | None) -> Iterable[tuple[str, str]]:
@@ -211,6 +231,7 @@ def together(seen: Sequence[RouteObserved | None]) -> RouteObserved | None:
         in_flight,
         counts={source: counts for of in known for source, counts in of.counts.items()},
         read_s={source: read_s for of in known for source, read_s in of.read_s.items()},
+        outcomes={source: told for of in known for source, told in of.outcomes.items()},
     )
 
 
@@ -220,6 +241,7 @@ def _told(seen: RouteObserved) -> str:
     busy = sorted(seen.in_flight.keys() - {arm.workload for arm in seen.arms if arm.weight})
     counts = counted.told(seen)
     told = {"arms": arms} | ({"busy": busy} if busy else {}) | ({"counts": counts} if counts else {})
+    told |= {"outcomes": outcomes.told(seen.outcomes)} if seen.outcomes else {}
     return json.dumps(told, separators=(",", ":"))
 
 

@@ -11,6 +11,7 @@ from operators.api.base import Condition, Seen
 from operators.api.contract import Contract
 from operators.api.engine import Batching, Limits
 from operators.api.evidence import Evidence
+from operators.api.experiment import ExperimentStatus
 from operators.api.resources import Resources
 from operators.api.runtime import ServingRuntimeSpec
 
@@ -304,3 +305,5 @@ class EndpointStatus(Seen):
     """Accepted, Ready."""
     url: str = ""
     """Where clients reach the endpoint."""
+    experiment: ExperimentStatus | None = None
+    """The experiment or bandit that goes on, or the last one of this spec."""

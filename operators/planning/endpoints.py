@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence, Set
 
 from operators.api.commands import ONGOING
 from operators.api.endpoint import Endpoint
+from operators.api.experiment import ExperimentStatus
 from operators.api.model import Model
-from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
+from operators.api.plan import FULL_WEIGHT, Observation, Outcomes, Plan, Split
 from operators.api.status import EndpointStatus
 from operators.planning.conditions import Verdict, acted_on, condition
+from operators.planning.experiments import course
 from operators.planning.times import timestamp
 
 
@@ -21,18 +23,32 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     make = functools.partial(condition, generation=generation, before=endpoint.status.conditions, at=timestamp(now))
     if refusal := _refusal(endpoint, models, seen):
         conditions = (make("Ready", False, *refusal), make("Accepted", False, *refusal))
-        return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions))
+        kept = endpoint.status.experiment
+        return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions, experiment=kept))
     serving = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
     arms = [arm for arm in endpoint.spec.arms if arm.weight]
-    shares = [(arm.model, arm.weight) for arm in arms if arm.model in serving]
+    complete = all(arm.model in serving for arm in arms)
+    told = seen.route.outcomes if seen.route is not None else {}
+    found = None if seen.gateway else course.follow(endpoint, told, complete, now)
+    experiment, events = found or (None, ())
+    weights = {arm.name: arm.weight for arm in experiment.arms} if experiment is not None else {}
+    shares = [(arm.model, weights.get(arm.name, arm.weight)) for arm in arms if arm.model in serving]
     named = {arm.name: arm.model for arm in endpoint.spec.arms if arm.model in serving}
     conditions = (
         make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving, seen)),
-        make("Accepted", *acted_on(f"endpoint {name}", endpoint.not_acted_on())),
+        make("Accepted", *_accepted(endpoint, seen)),
     )
+    outcomes = None
+    if experiment is not None and experiment.state != "Concluded":
+        outcomes = Outcomes(experiment.name, experiment.metric, tuple(arm.name for arm in arms), complete)
     return Plan(
-        route=Split(endpoint.metadata.namespace, name, _scaled(shares), endpoint.spec.assignment, named),
-        status=EndpointStatus(observed_generation=generation, conditions=conditions, url=seen.url),
+        route=Split(endpoint.metadata.namespace, name, _scaled(shares), endpoint.spec.assignment, named, outcomes),
+        status=EndpointStatus(
+            observed_generation=generation, conditions=conditions, url=seen.url, experiment=experiment
+        ),
+        look_again_s=course.look_again_s(experiment) if experiment is not None else None,
+        reason=_shares_moved(endpoint, experiment),
+        events=events,
     )
 
 
@@ -84,11 +100,33 @@ def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str], s
     return True, "Serving", "every arm's model serves"
 
 
+def _accepted(endpoint: Endpoint, seen: Observation) -> Verdict:
+    spec, ignored = endpoint.spec, list(endpoint.not_acted_on())
+    if seen.gateway:
+        said = {"spec.policy": spec.policy == "bandit", "spec.experiment": spec.experiment is not None}
+        ignored += [f"{path} ({seen.gateway} counts no outcomes)" for path, given in said.items() if given]
+    return acted_on(f"endpoint {endpoint.metadata.name}", ignored)
+
+
+def _shares_moved(endpoint: Endpoint, now: ExperimentStatus | None) -> str:
+    """What a bandit does, for the log: with it go the shares by which its outcomes are weighted."""
+    before = endpoint.status.experiment
+    if now is None or before is None or before.name != now.name:
+        return ""
+    then = {arm.name: arm.weight for arm in before.arms}
+    if all(then.get(arm.name) == arm.weight for arm in now.arms):
+        return ""
+    said = ", ".join(f"{arm.name} {then.get(arm.name, 0) / 100:g} → {arm.weight / 100:g} %" for arm in now.arms)
+    return f"bandit {now.name}: shares {said}"
+
+
 def _scaled(shares: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    """Weights in units of 0.01 % that add up to all of it; the last share takes what rounding leaves."""
+    """Weights in units of 0.01 % that add up to all of it; the last share with any takes what rounding leaves."""
     total = sum(weight for _, weight in shares)
+    if not total:
+        return ()
     scaled = [(name, weight * FULL_WEIGHT // total) for name, weight in shares]
-    if scaled:
-        name, weight = scaled[-1]
-        scaled[-1] = (name, weight + FULL_WEIGHT - sum(w for _, w in scaled))
+    last = max(place for place, (_, weight) in enumerate(scaled) if weight)
+    name, weight = scaled[last]
+    scaled[last] = (name, weight + FULL_WEIGHT - sum(w for _, w in scaled))
     return tuple(scaled)

@@ -16,8 +16,8 @@ import math
 import random
 from collections.abc import Sequence
 
+from operators.api.outcomes import Sums
 from operators.planning.experiments import effect
-from operators.planning.experiments.sums import Sums
 
 EXPLORE = 0.2
 """Of all units, those that are shared out equally."""

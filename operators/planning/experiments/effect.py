@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from operators.planning.experiments.sums import Sums
+from operators.api.outcomes import Sums
 
 ENOUGH = 100
 """Units of each arm before anything is said: the interval's promise is one about many."""

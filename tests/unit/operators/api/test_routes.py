@@ -10,7 +10,8 @@ from operators.api import routes
 from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import Arm, Counts, Mirror, Route, RouteObserved, Split
+from operators.api.outcomes import Tally, Told
+from operators.api.plan import Arm, Counts, Mirror, Outcomes, Route, RouteObserved, Split
 
 DETECTIONS = json.dumps({"output": {"detections": Detections(joints=17).to_dict()}}, sort_keys=True)
 NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a", 1_000)
@@ -30,6 +31,7 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
         Split("ns", "reader", ()),
+        Split("ns", "reader", (("a", 10_000),), None, {"x": "a"}, Outcomes("1a2b", "clicks", ("x", "y"), False)),
     ],
 )
 def test_a_route_is_read_as_it_was_written(route: Route | Split) -> None:
@@ -80,6 +82,13 @@ def with_mirror(**part: Any) -> dict[str, Any]:
         ),
         (config_map("e-split", '{"shares": [], "assignment": {"cookie": "a b"}}'), "assignment.cookie: String should"),
         (config_map("e-split", '{"shares": [], "names": {"a": "M/x"}}'), "names.a: String should match pattern"),
+        (
+            config_map(
+                "e-split",
+                '{"shares": [], "outcomes": {"experiment": "1", "metric": "m", "arms": ["a"], "assigns": true}}',
+            ),
+            "route.json: Value error, outcomes of 1 arms are assigned, and there are 0 shares",
+        ),
         (config_map("e-split", '{"shares": [["M/x", 10000]]}'), "shares.0.0: String should match pattern"),
     ],
 )
@@ -176,6 +185,33 @@ def test_counts_that_no_router_of_ours_writes_are_not_known_and_the_arms_are(cou
     told = json.loads(report["data"]["ns.digits"]) | {"counts": counts}
     report["data"]["ns.digits"] = json.dumps(told)
     assert routes.reported(report, "ns", "digits") == RouteObserved((NEW,), {"digits-new-a": 0})
+
+
+OUTCOMES = RouteObserved((), outcomes={"8@170": Told("1a2b", {"control": Tally.of(0.5, 2, 0.25)})})
+
+
+def test_what_clients_report_reaches_the_operator_by_the_router_that_counted_it() -> None:
+    report = routes.report("system", "router-1", "uid", {("ns", "reader"): OUTCOMES})
+    seen = routes.together([routes.reported(report, "ns", "reader"), None])
+    assert seen is not None
+    assert seen.outcomes == {"router-1/8@170": OUTCOMES.outcomes["8@170"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        {"router-2/8@170": ["1a2b", {}]},
+        {"8@170": ["no", {}]},
+        {"8@170": ["1a2b", {"Control": [0.0] * 12}]},
+        {"8@170": ["1a2b", {"control": [0.0] * 11}]},
+        {"8@170": ["1a2b", {"control": [float("inf")] * 12}]},
+    ],
+)
+def test_outcomes_that_no_router_of_ours_writes_are_not_known(said: object) -> None:
+    report = routes.report("system", "router-1", "uid", {("ns", "reader"): RouteObserved(())})
+    report["data"]["ns.reader"] = json.dumps({"arms": [], "outcomes": said})
+    assert routes.reported(report, "ns", "reader") == RouteObserved(())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"arms": [["only"]]}', '{"arms": 1}'])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import datetime
+
 from operators.api.endpoint import Assignment, Endpoint
 from operators.api.model import Model
-from operators.api.plan import FULL_WEIGHT, Observation, Plan, Split
-from operators.api.status import RolloutStatus
+from operators.api.outcomes import Tally, Told
+from operators.api.plan import FULL_WEIGHT, Observation, Outcomes, Plan, RouteObserved, Split
+from operators.api.status import EndpointStatus, RolloutStatus
 from operators.planning import endpoints
 from tests.unit.operators.planning.world import START, World, model
 
@@ -92,9 +95,76 @@ def test_an_endpoint_whose_route_is_refused_is_not_ready() -> None:
 
 
 def test_fields_that_are_not_acted_on_are_named() -> None:
-    decided = plan(endpoint(policy="bandit"), named("a"), named("b"))
-    message = "endpoint reader: this version stores, but does not act on: spec.policy"
+    decided = plan(endpoint(shadow=[{"model": "a"}]), named("a"), named("b"))
+    message = "endpoint reader: this version stores, but does not act on: spec.shadow"
     assert told(decided, "Accepted") == ("True", "PartlyActedOn", message)
+
+
+def test_where_nobody_counts_outcomes_there_is_no_experiment() -> None:
+    gateway = Observation(gateway="Gateway infra/web")
+    decided = plan(endpoint(policy="bandit", experiment={}), named("a"), named("b"), seen=gateway)
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS)
+    message = (
+        "endpoint reader: this version stores, but does not act on: spec.policy "
+        "(Gateway infra/web counts no outcomes), spec.experiment (Gateway infra/web counts no outcomes)"
+    )
+    assert told(decided, "Accepted") == ("True", "PartlyActedOn", message)
+
+
+def looked_at(given: Endpoint, decided: Plan) -> Endpoint:
+    return given.model_copy(update={"status": decided.status})
+
+
+def test_the_arms_of_an_experiment_are_told_to_the_router_and_what_it_counts_to_people() -> None:
+    given = endpoint(experiment={"metric": "clicks"})
+    first = plan(given, named("a"), named("b"))
+    assert isinstance(first.route, Split)
+    assert isinstance(first.status, EndpointStatus)
+    assert first.status.experiment is not None
+    name = first.status.experiment.name
+    assert first.route.outcomes == Outcomes(name, "clicks", ("control", "challenger"))
+    assert (first.look_again_s, first.reason) == (5.0, "")
+    counted = {"r/1": Told(name, {"control": Tally.of(2, 0, 0.9)}), "r/2": Told("0", {"control": Tally.of(5, 0, 0.9)})}
+    later = START + datetime.timedelta(seconds=5)
+    seen = Observation(route=RouteObserved((), outcomes=counted))
+    second = endpoints.plan(looked_at(given, first), [named("a"), named("b")], seen, later)
+    assert isinstance(second.status, EndpointStatus)
+    assert second.status.experiment is not None
+    assert [(arm.name, arm.units, arm.mean) for arm in second.status.experiment.arms] == [
+        ("control", 1, 2.0),
+        ("challenger", 0, None),
+    ]
+
+
+def test_while_an_arm_is_away_nobody_is_assigned() -> None:
+    decided = plan(endpoint(experiment={}), named("a"), named("b", model()))
+    assert isinstance(decided.route, Split)
+    assert decided.route.outcomes is not None
+    assert not decided.route.outcomes.assigns
+
+
+def test_a_bandit_says_in_the_log_how_its_shares_move() -> None:
+    given = endpoint(policy="bandit")
+    first = plan(given, named("a"), named("b"))
+    assert isinstance(first.status, EndpointStatus)
+    assert first.status.experiment is not None
+    name = first.status.experiment.name
+    arms = {"control": Tally.of(0, 0, 0.9).times(500), "challenger": Tally.of(1, 0, 0.1).times(50)}
+    seen = Observation(route=RouteObserved((), outcomes={"r/1": Told(name, arms)}))
+    later = START + datetime.timedelta(minutes=1)
+    second = endpoints.plan(looked_at(given, first), [named("a"), named("b")], seen, later)
+    assert isinstance(second.route, Split)
+    assert second.route.shares == (("a", 8_000), ("b", 2_000))
+    assert second.reason == f"bandit {name}: shares control 90 → 80 %, challenger 10 → 20 %"
+
+
+def test_what_was_counted_is_kept_while_an_endpoint_is_refused() -> None:
+    given = endpoint(experiment={})
+    first = plan(given, named("a"), named("b"))
+    refused = plan(looked_at(given, first), named("a"), named("b"), named("reader"))
+    assert isinstance(first.status, EndpointStatus)
+    assert isinstance(refused.status, EndpointStatus)
+    assert refused.status.experiment == first.status.experiment
 
 
 def rolling(name: str, began: str, state: str = "Progressing") -> Model:

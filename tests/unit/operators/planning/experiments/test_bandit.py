@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from operators.api.outcomes import Sums
 from operators.planning.experiments import bandit
-from operators.planning.experiments.sums import Sums
 
 ARMS = st.lists(
     st.tuples(st.integers(0, 500), st.floats(0, 1)).map(lambda arm: Sums(arm[0], arm[0] * arm[1], arm[0] * arm[1])),

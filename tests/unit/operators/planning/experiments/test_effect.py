@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from operators.api.outcomes import Sums
 from operators.planning.experiments import effect
-from operators.planning.experiments.sums import Sums
 
 
 def summed(y: np.ndarray, x: np.ndarray | None = None) -> Sums:
