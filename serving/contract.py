@@ -49,6 +49,8 @@ VARIANT_HEADER = "penstock-variant"
 """In an answer: who gave it. In a request, or in its query: whom the router is to ask."""
 ARM_HEADER = "penstock-arm"
 """In a request for an Endpoint, or in its query: which of its arms the router is to ask."""
+REQUEST_ID_HEADER = "penstock-request-id"
+"""In an answer of an Endpoint with an experiment: what a client names when it reports what came of it."""
 MIRROR_HEADER = "penstock-mirror"
 """The router says to a server: where a copy of this request is to be sent, how answers are compared (base64 of JSON),
 and a token, with ``|`` between. The server says to the router: the token, with a copy and with what came of it.

@@ -13,6 +13,8 @@ import hashlib
 import json
 import logging
 import math
+import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -22,7 +24,8 @@ import pydantic
 
 from operators.api.errors import OperatorError, Unreachable
 from operators.api.plan import Arm, RouteObserved
-from operators.router import configuration, counting, daemon, ejection, mirroring, workers
+from operators.router import collecting, configuration, counting, daemon, ejection, mirroring, workers
+from operators.router.collecting import Collector
 from operators.router.configuration import Listen
 from operators.router.control import SOCKET, Control
 from operators.router.counting import Counted
@@ -65,6 +68,8 @@ class Router:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._collector = Collector(lambda: self.table.endpoints, f"{os.getpid()}-{secrets.token_hex(8)}")
+        self._reports = collecting.Server(folder, self._collector)
         self.contact = -math.inf
         """When HAProxy last answered all it was asked, by the loop's clock."""
 
@@ -81,6 +86,7 @@ class Router:
     async def start(self) -> None:
         """Take over the HAProxy that runs here, or start one. Raises ``Unreachable`` if it does not start."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        await self._reports.start()
         self._daemon = daemon.adopt(self._record)
         async with self._lock:
             await self._converge()
@@ -88,9 +94,10 @@ class Router:
 
     async def stop(self, timeout_s: float) -> None:
         """End HAProxy: no new connections, ``timeout_s`` for what is under way and for idle connections."""
-        await self.leave()
+        await self._stop_looking()
         if self._daemon is not None:
             await self._daemon.end(timeout_s, signal.SIGUSR1)
+        await self._reports.stop()
 
     async def present(self, pem: str) -> None:
         """Serve https with the certificate in ``pem``: new connections at once, old ones go on.
@@ -124,6 +131,10 @@ class Router:
 
     async def leave(self) -> None:
         """Stop looking after HAProxy, which goes on serving."""
+        await self._stop_looking()
+        await self._reports.stop()
+
+    async def _stop_looking(self) -> None:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -162,6 +173,7 @@ class Router:
             in_flight,
             counts={worker.source: counts for worker, counts in counted if counts},
             read_s={worker.source: worker.read_s for worker, counts in counted if counts},
+            outcomes=self._collector.told(key),
         )
 
     def uses(self, namespace: str, workload: str, server: Server) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 
 from operators.api.endpoint import Assignment
 from operators.api.plan import FULL_WEIGHT
+from operators.router import outcomes
 from operators.router.table import Places, Table
 from serving import contract
 
@@ -83,10 +84,10 @@ def split_rules(table: Table) -> Iterator[str]:
     for i in range(max(len(split.shares) for split in table.endpoints.values())):
         yield f"http-request set-var-fmt(txn.share) %[var(txn.key)]/{i} if split"
         yield "http-request set-var(txn.edge) var(txn.share),map_str_int(edges.map) if split"
-        yield (
-            "http-request set-var(txn.model) var(txn.share),map(shares.map)"
-            " if split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
-        )
+        drawn = "split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
+        yield from outcomes.share_rules(table, drawn)
+        yield f"http-request set-var(txn.model) var(txn.share),map(shares.map) if {drawn}"
+    yield from outcomes.split_rules(table)
     # The server knows its Model's name and not the Endpoint's.
     yield (
         f"http-request set-header {contract.ALIAS_METADATA_KEY} %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)]"

@@ -13,7 +13,7 @@ weights, revisions, variants and servers change without a reload.
     names.map    hex of the field that holds a gRPC message's model name, its length included -> ns/name
     counted.map  ns/name    -> 1 where requests are counted, see ``counting``
     mirror.map   ns:name:a  -> for whom its requests are copied, see ``mirroring``
-    and those of ``assignment``
+    and those of ``assignment`` and ``outcomes``
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from operators.router import assignment, counting, mirroring
+from operators.router import assignment, counting, mirroring, outcomes
 from operators.router.table import Server, Table
 from serving import contract
 
 H1, H2 = PROTOCOLS = "h1", "h2"
-MAPS = ("routes.map", "reasons.map", "arms.map", "names.map", *assignment.MAPS, counting.MAP, mirroring.MAP)
+MAPS = (
+    "routes.map",
+    "reasons.map",
+    "arms.map",
+    "names.map",
+    *assignment.MAPS,
+    counting.MAP,
+    mirroring.MAP,
+    outcomes.MAP,
+)
 _STRUCTURE = "STRUCTURE"
 
 
@@ -81,7 +90,7 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
         of["routes.map"][key] = "-2" if split.shares else "-1"
         if not split.shares:
             of["reasons.map"][key] = base64.b64encode(f"no model of endpoint {key} serves".encode()).decode()
-    return of | assignment.maps(table)
+    return of | assignment.maps(table) | outcomes.maps(table)
 
 
 def map_files(table: Table) -> dict[str, str]:
@@ -161,7 +170,8 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
     rules = (*_NAME, *_packed_rules(table), *_ROUTE, *assignment.split_rules(table), *_REASON)
-    lines += [f"  {rule}" for rule in (*rules, *assignment.model_rules(table), *_PLACED)]
+    rules = (*rules, *assignment.model_rules(table), *_PLACED, *outcomes.ways(table))
+    lines += [f"  {rule}" for rule in rules]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
         lines += [f"  http-request use-service prometheus-exporter if {{ path {contract.METRICS_PATH} }}"]
@@ -169,6 +179,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     lines += mirroring.SECTIONS
     lines += [f"backend {counting.TABLE}", f"  {counting.STORE}"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
+    lines += outcomes.backend(table)
     for key in sorted(table.models):
         for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
             backend = f"{assignment.place(key, place)}:{protocol}"

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from operators.api.plan import Counts
-from operators.router import assignment, counting, mirroring
+from operators.router import assignment, counting, mirroring, outcomes
 from operators.router.counting import Counted
 from operators.router.ejection import Tally, Which
 
@@ -142,6 +142,7 @@ _ORDER = (
     *assignment.MAPS,
     counting.MAP,
     mirroring.MAP,
+    outcomes.MAP,
     "reasons.map",
     "routes.map",
     "names.map",

@@ -191,6 +191,7 @@ def test_the_file_names_its_structure_and_starts_with_the_servers_of_now() -> No
     assert [line for line in lines if line.startswith("server ")] == [
         "server self unix@copies.sock",
         "server catalog 127.0.0.1:7000",
+        "server agent unix@outcomes.sock maxconn 16",
         "server m-r1:127.0.0.1:8001 127.0.0.1:8001",
         "server m-r1:127.0.0.1:9001 127.0.0.1:9001 proto h2",
         "server m-r2:127.0.0.1:8002 127.0.0.1:8002",
