@@ -214,7 +214,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
                 each.on_change(lambda obj: changed.put_nowait(_key(obj)))
             for each in (*children, *policies):
                 each.on_change(lambda child: _tell_owner(child, queue.add))
-            _follow_routers(routers, objects["Model"], queue)
+            _follow_routers(routers, objects["Model"], objects["Endpoint"], queue)
             for each in of_gateway:
                 # The Endpoints of a Model send to where its route does.
                 each.on_change(lambda child: _tell_owner(child, changed.put_nowait))
@@ -304,15 +304,16 @@ def _tell_models(route: Object, children: Children, queue: Queue[Key]) -> None:
         queue.add(key)
 
 
-def _follow_routers(routers: Routers, models: Cache, queue: Queue[Key]) -> None:
-    """Look at the Models of which a router says something new, and at all when a router comes or goes."""
+def _follow_routers(routers: Routers, models: Cache, endpoints: Cache, queue: Queue[Key]) -> None:
+    """Look at the objects of which a router says something new, and at all Models when a router comes or goes."""
     told: dict[ObjectKey, Object] = {}
 
     def reports(report: Object) -> None:
         now = routers.reports.get(*key_of(report))
         for namespace, name in routes.changed(told.pop(key_of(report), None), now):
-            if models.get(namespace, name) is not None:
-                queue.add(Key("Model", namespace, name))
+            for kind, there in (("Model", models), ("Endpoint", endpoints)):
+                if there.get(namespace, name) is not None:
+                    queue.add(Key(kind, namespace, name))
         if now is not None:
             told[key_of(report)] = now
 

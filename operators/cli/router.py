@@ -50,6 +50,8 @@ RETRY = (0.2, 5.0)
 CERTIFICATE_POLL_S = 5.0
 COUNTS_S = 5.0
 """How often it is told what was counted, of Models whose route asks for it."""
+LAST_S = 5.0
+"""How long a router that ends tries to tell what it counted last."""
 SILENT_S = 60
 """Without an answer of HAProxy for so long, the container is started again."""
 
@@ -154,6 +156,7 @@ async def _route(settings: Settings, environment: Mapping[str, str], chance: ran
                 replica.ending = True
                 log.info("pod=%s ending=true", settings.pod)
                 await router.stop(DRAIN_TIMEOUT_S)
+                await replica.tell_last()
 
 
 class Replica:
@@ -258,14 +261,27 @@ class Replica:
                 told.set()
                 await asyncio.sleep(backoff.delay_s(failures))
 
+    async def tell_last(self) -> None:
+        """Tell what clients reported since the last report, when nothing more comes."""
+        if not any(split.outcomes for split in self._router.table.endpoints.values()):
+            return
+        self._counted_at = -math.inf
+        try:
+            async with asyncio.timeout(LAST_S):
+                await self._connection.apply(CONFIG_MAPS, drift.stamped(self._report()))
+        except (ClusterError, TimeoutError) as error:
+            log.warning("last report error=%r", str(error))
+
     def _report(self) -> Object:
         seen = {}
-        for key in self._router.table.models:
+        table = self._router.table
+        counting = [key for key, split in table.endpoints.items() if split.outcomes is not None]
+        for key in (*table.models, *counting):
             namespace, _, name = key.partition("/")
             observed = self._router.observe(namespace, name)
             if observed is not None:
                 seen[namespace, name] = observed
-        seen |= self._with_counts({model: of for model, of in seen.items() if of.counts})
+        seen |= self._with_counts({model: of for model, of in seen.items() if of.counts or of.outcomes})
         pod = self._settings
         return routes.report(pod.pod_namespace, pod.pod, pod.pod_uid, seen)
 
@@ -283,7 +299,7 @@ class Replica:
             then = before.get(model)
             same = then is not None and not due and then.arms == of.arms and then.counts.keys() == of.counts.keys()
             if then is not None and same:
-                of = dataclasses.replace(of, counts=then.counts, read_s=then.read_s)
+                of = dataclasses.replace(of, counts=then.counts, read_s=then.read_s, outcomes=then.outcomes)
             self._counted[model] = of
         return self._counted
 

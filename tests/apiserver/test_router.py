@@ -206,6 +206,47 @@ def test_a_model_that_is_to_be_judged_has_its_requests_counted_in_the_report(rou
     assert servers() == [{address: (7, 0)}]
 
 
+def test_what_clients_report_reaches_the_endpoints_status_and_outlives_the_router(routed: Routed) -> None:
+    router = routed.router()
+    routed.ready(router)
+    cluster = routed.cluster
+    for name, digest in (("digits", DIGEST_B), ("wide", "sha256:" + "c" * 64)):
+        routed.apply(digest, name)
+        routed.start_newest(name)
+    arms = [{"name": "control", "model": "digits", "weight": 50}, {"name": "new", "model": "wide", "weight": 50}]
+    spec = {"arms": arms, "experiment": {"metric": "clicks"}}
+    metadata = {"name": "reader"}
+    cluster.apply({"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": metadata, "spec": spec})
+    url = f"{routed.url}/{cluster.namespace}/reader/v2/models/reader"
+
+    def given() -> str:
+        answer = httpx.post(f"{url}/infer", timeout=60)
+        return str(answer.headers.get("penstock-request-id", ""))
+
+    def counted() -> int:
+        seen = cluster.get("endpoint", "reader").get("status", {}).get("experiment", {})
+        return sum(arm.get("units", 0) for arm in seen.get("arms", []))
+
+    def report(times: int) -> None:
+        for _ in range(times):
+            answer = httpx.post(f"{url}/reward", json={"id": given(), "value": 1}, timeout=60)
+            assert answer.json() == {"counted": True}
+
+    cluster.until("answers name their units", lambda: bool(given()))
+    report(7)
+    cluster.until("they are in the status", lambda: counted() == 7)
+    report(2)
+    # What was counted since its last report is told at the end.
+    assert router.stop() == 0
+    cluster.until("the last ones are, too", lambda: counted() == 9)
+    again = routed.router()
+    routed.ready(again)
+    cluster.until("it answers again", lambda: bool(given()))
+    report(3)
+    cluster.until("nothing was lost or counted twice", lambda: counted() == 12)
+    assert cluster.condition("reader", "Accepted", "pep")["reason"] == "Accepted"
+
+
 def test_an_old_revision_stays_while_a_router_still_has_its_requests(routed: Routed) -> None:
     routed.ready(routed.router())
     routed.apply("sha256:" + "a" * 64)

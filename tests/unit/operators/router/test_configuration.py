@@ -54,6 +54,7 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         },
         "counted.map": {},
         "mirror.map": {},
+        "outcomes.map": {},
     }
 
 
