@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from operators.api.errors import OperatorError
-from operators.cli import datadir, rollouts, verbs
+from operators.cli import datadir, experiments, rollouts, verbs
 
 app = typer.Typer(
     help="Serve models: one YAML, from model to answers, on a laptop or in a cluster.",
@@ -69,6 +69,7 @@ def down(data_dir: verbs.DataDir = None) -> None:
 
 verbs.add_to(app)
 app.add_typer(rollouts.app, name="rollout")
+app.command()(experiments.experiment)
 
 
 @app.command(context_settings=_PASSED_ON)

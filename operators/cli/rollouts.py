@@ -6,21 +6,18 @@ or twice does nothing, and whoever reads the object sees what was asked.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
 
 from operators.api.commands import ABORT, ONGOING, PROMOTE, RETRY
 from operators.api.errors import OperatorError
-from operators.cli import kinds, show, verbs
+from operators.cli import kinds, verbs, watching
 from operators.cli.client import Client, Object
 
-WATCH_S = 1.0
 _MODEL = kinds.of("Model")
 
 app = typer.Typer(help="Look at a rollout by steps, hold it, let it go on, end it.", no_args_is_help=True)
@@ -40,11 +37,12 @@ def status(
     data_dir: verbs.DataDir = None,
 ) -> None:
     """Show who has which share, the steps, the evidence, and what comes next."""
-    if output not in ("", "json"):
-        raise typer.BadParameter(f"{output!r}; give json, or leave it out", param_hint="-o")
+    watching.check(output)
     client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     pause = threading.Event()
-    with _shown(output, watch) as show_:
+    from operators.cli import progress
+
+    with watching.shown(output, watch, progress.as_data, progress.page, progress.line) as show_:
         while True:
             model = _model(client, name)
             show_(model)
@@ -52,7 +50,7 @@ def status(
                 return
             if (ended := _ended(model)) is not None:
                 raise typer.Exit(ended)
-            pause.wait(WATCH_S)
+            pause.wait(watching.POLL_S)
 
 
 @app.command()
@@ -206,30 +204,3 @@ def _ended(model: Object) -> int | None:
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
-
-
-@contextlib.contextmanager
-def _shown(output: str, watch: bool) -> Iterator[Callable[[Object], None]]:
-    """Where a Model is shown: a page, a page kept current, or a line or document for each change."""
-    from rich.console import Console
-
-    from operators.cli import progress
-
-    console, told = Console(highlight=False), [""]
-
-    def changed(text: str) -> None:
-        if text != told[0]:
-            told[0] = text
-            print(text, flush=True)
-
-    if output == "json":
-        yield lambda model: changed(show.as_json(progress.as_data(model)))
-    elif not watch:
-        yield lambda model: console.print(progress.page(model, _now()))
-    elif not console.is_terminal:
-        yield lambda model: changed(progress.line(model))
-    else:
-        from rich.live import Live
-
-        with Live(console=console, auto_refresh=False) as live:
-            yield lambda model: live.update(progress.page(model, _now()), refresh=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from operators.api.commands import ONGOING
+from operators.cli import arms
 from operators.cli.client import Object
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def rows(kind: str, objects: Sequence[Object], now: datetime.datetime, wide: boo
     return _filled(result)
 
 
-_MEASURED = ("ROLLOUT", "GAIN", "SIZE", "QUALITY", "DROP", "AT MOST", "CPU MS")
+_MEASURED = (
+    *("ROLLOUT", "EXPERIMENT", "OUTCOMES", "MEAN", "BESIDE THE FIRST"),
+    *("GAIN", "SIZE", "QUALITY", "DROP", "AT MOST", "CPU MS"),
+)
 """Columns that are there only where somebody has something in them."""
 
 
@@ -71,6 +75,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ("Generation", _generation(meta, status)),
         ("URL", status.get("url", "")),
         ("Rollout", _rollout_told(object_)),
+        ("Experiment", arms.verdict(object_)),
         *_spec_facts(object_["kind"], spec),
     ]
     width = max(len(name) for name, _ in facts) + 3
@@ -78,8 +83,8 @@ def describe(object_: Object, now: datetime.datetime) -> str:
     sections: list[tuple[str, Row, Iterable[Row]]] = [
         (
             "Arms",
-            ("NAME", "MODEL", "WEIGHT"),
-            ((a["name"], a["model"], f"{a['weight']} %") for a in spec.get("arms", ())),
+            ("NAME", "MODEL", "WEIGHT", "OUTCOMES", "MEAN", "BESIDE THE FIRST"),
+            arms.rows(object_),
         ),
         (
             "Conditions",
@@ -247,7 +252,8 @@ def _endpoint(object_: Object, now: datetime.datetime) -> Row:
     return [
         _meta(object_)["name"],
         ready.get("status", "Unknown"),
-        ",".join(f"{arm['name']}={arm['weight']}" for arm in object_["spec"]["arms"]),
+        ",".join(f"{name}={weight:g}" for name, weight in arms.weights(object_).items()),
+        arms.experiment(object_).get("state", "").lower(),
         object_.get("status", {}).get("url", ""),
         _age(object_, now),
         ready.get("message", "not looked at yet"),
@@ -289,6 +295,7 @@ _KINDS: dict[str, tuple[_Columns, Callable[[Object, datetime.datetime], Row]]] =
             ("NAME", False),
             ("READY", False),
             ("ARMS", False),
+            ("EXPERIMENT", False),
             ("URL", False),
             ("AGE", False),
             ("MESSAGE", True),
