@@ -70,17 +70,20 @@ def page(endpoint: Object, now: datetime.datetime) -> Any:
     )
     known: list[Object] = found.get("arms", [])
     ends = [arm["effect"][end] for arm in known if arm.get("effect") for end in ("low", "high")]
-    table = Table.grid(padding=(0, 2))
+    table, intervals, width = Table.grid(padding=(0, 2)), [], max((len(arm["name"]) for arm in known), default=0)
     for arm in known:
-        effect = arm.get("effect")
-        drawn = interval(effect["low"], effect["value"], effect["high"], max(map(abs, ends))) if effect else ""
+        effect, name = arm.get("effect"), f"  {arm['name']:<{width}}"
         mean = f"mean {arm['mean']:.4g}" if arm.get("mean") is not None else ""
         share = Text(bar(arm["weight"] / 10_000, 20), style="cyan")
-        row = (f"  {arm['name']}", share, show.percent(arm["weight"]), f"{arm.get('units', 0):,} outcomes", mean)
-        table.add_row(
-            *row, Text(drawn, style="green" if effect and effect["low"] > 0 else ""), arms.effect(arm) or arm.get("out")
-        )
-    return Group(head, Text(""), table, Text(""), Text(f"  {arms.verdict(endpoint)}"))
+        table.add_row(name, share, show.percent(arm["weight"]), f"{arm.get('units', 0):,} outcomes", mean)
+        told = arms.effect(arm)
+        if effect:
+            drawn = interval(effect["low"], effect["value"], effect["high"], max(map(abs, ends)))
+            style = "green" if effect["low"] > 0 else "red" if effect["high"] < 0 else ""
+            intervals.append(Text.assemble(f"{name}  ", (drawn, style), f"  {told}"))
+        if arm.get("out"):
+            intervals.append(Text(f"{name}  out: {arm['out']}"))
+    return Group(head, Text(""), table, Text(""), *intervals, Text(f"  {arms.verdict(endpoint)}"))
 
 
 def interval(low: float, value: float, high: float, reach: float) -> str:

@@ -6,8 +6,11 @@ inference on multi-armed bandits", 2023): that bounds shares from below, and so 
 share is told by. Shares move to their targets by at most ``STEP`` at a time, and all in proportion, so that they add up
 at every step.
 
-Where shares follow outcomes, an arm's plain mean is biased, so its worth is told by the mean of what a unit is worth
-through the share that its arm had when it came (``weighted``): rewards over shares, zero for a unit of the other arm.
+Where shares follow outcomes, an arm's plain mean is biased, so each unit is weighted by one over the share w that its
+arm had when it came (``weighted``). With m the weighted mean of an arm and N the units of all arms, the difference of
+two arms' m has the variance of a mean of N terms (y - m) / w, zero for a unit of another arm: what rewards have in
+common costs no precision (the estimator is that of J. Hájek, 1971, its terms those of augmented inverse-propensity
+weighting with a constant for each arm).
 """
 
 from __future__ import annotations
@@ -55,11 +58,12 @@ def without(before: Sequence[float], harmful: int) -> tuple[float, ...]:
 
 
 def weighted(arm: Sums, share: float) -> Sums:
-    """Units that an arm got in an interval with ``share``, each weighted by 1 / ``share``; ``n`` stays as it is.
+    """Units that an arm got in an interval with ``share``, each weighted by 1 / ``share``, with the weight as x.
 
-    Intervals are added up, and the units of all arms over all intervals are what ``difference`` divides by.
+    ``n`` stays as it is. Intervals are added up, and the units of all arms over all intervals are what ``difference``
+    divides by.
     """
-    return Sums(arm.n, arm.y / share, arm.yy / share**2)
+    return Sums(arm.n, arm.y / share, arm.yy / share**2, arm.n / share, arm.n / share**2, arm.y / share**2)
 
 
 def difference(control: Sums, treatment: Sums, units: float, alpha: float) -> effect.Effect | None:
@@ -69,9 +73,22 @@ def difference(control: Sums, treatment: Sums, units: float, alpha: float) -> ef
     """
     if min(control.n, treatment.n) < effect.ENOUGH:
         return None
-    value = (treatment.y - control.y) / units
-    squares = (treatment.yy + control.yy) / units
-    half = effect.half_width(math.sqrt(max(squares - value**2, 0.0)), units, alpha)
+    value = treatment.y / treatment.x - control.y / control.x
+    squares = sum(arm.yy - 2 * arm.xy * arm.y / arm.x + arm.xx * (arm.y / arm.x) ** 2 for arm in (control, treatment))
+    half = effect.half_width(math.sqrt(max(squares, 0.0) / units), units, alpha)
+    return effect.Effect(value, value - half, value + half)
+
+
+def imbalance(control: Sums, treatment: Sums, units: float, alpha: float) -> effect.Effect | None:
+    """By how much more of ``treatment`` there is than of ``control``, for the shares they had; 0 where none is lost.
+
+    Both ``weighted``; a unit counts one over its arm's share, which is one on average for every arm.
+    """
+    if min(control.n, treatment.n) < effect.ENOUGH:
+        return None
+    value = (treatment.x - control.x) / units
+    sigma = math.sqrt(max((treatment.xx + control.xx) / units - value**2, 0.0))
+    half = effect.half_width(sigma, units, alpha)
     return effect.Effect(value, value - half, value + half)
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from operators.api.endpoint import Experiment
 from operators.api.experiment import ArmStatus, EffectStatus
-from operators.api.outcomes import Sums, Tally
+from operators.api.outcomes import Tally
 from operators.api.plan import FULL_WEIGHT
 from operators.planning.experiments import assignment, bandit
 from operators.planning.experiments.effect import Effect, effect
@@ -88,11 +88,11 @@ def _skew(arms: Sequence[ArmStatus], tallies: Sequence[Tally], follows: bool) ->
         expected = total * shares[worst]
         return f"{units[worst]:,} of {total:,} outcomes are of {arms[worst].name} where {expected:,.0f} were expected"
     total = round(sum(tally.units.n for tally in tallies))
-    ones = [Sums(tally.units.n, tally.weighted.x, tally.weighted.xx) for tally in tallies]
-    for arm, own in zip(arms[1:], ones[1:], strict=True):
-        found = None if arm.out else bandit.difference(ones[0], own, total, 1 / assignment.ALARM / (len(arms) - 1))
+    first, *others = (tally.weighted for tally in tallies)
+    for arm, own in zip(arms[1:], others, strict=True):
+        found = None if arm.out else bandit.imbalance(first, own, total, 1 / assignment.ALARM / (len(arms) - 1))
         if found is not None and found.is_found:
-            times = own.y / ones[0].y
+            times = own.x / first.x
             return f"of {arm.name} there are {times:.3g} times as many as of {arms[0].name} for the shares they had"
     return ""
 

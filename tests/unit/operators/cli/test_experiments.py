@@ -47,7 +47,7 @@ def endpoint(**known: Any) -> dict[str, Any]:
 
 
 def drawn(object_: dict[str, Any]) -> list[str]:
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(experiments.page(object_, NOW))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
@@ -57,11 +57,11 @@ def test_arms_are_drawn_with_share_outcomes_and_interval_and_the_verdict_below()
         "reader   bandit on clicks   since 10m   found",
         "",
         "  control  ███████▌············  37.5 %  1,200 outcomes  mean 0.5",
-        "  new      ████████████▌·······  62.5 %  2,000 outcomes  mean 0.6   "
-        "                    │      ├─────●──────┤  +0.1 (+0.05 to +0.15)",
-        "  old      ····················  0 %     150 outcomes    mean 0.25"
-        "                                             worse by 0.1 at least",
+        "  new      ████████████▌·······  62.5 %  2,000 outcomes  mean 0.6",
+        "  old      ····················  0 %     150 outcomes    mean 0.25",
         "",
+        "  new                          │      ├─────●──────┤  +0.1 (+0.05 to +0.15)",
+        "  old      out: worse by 0.1 at least",
         "  new is better than control by 0.1 (0.05 to 0.15)",
     ]
 

@@ -196,7 +196,7 @@ def test_a_bandit_takes_out_the_arm_that_is_shown_to_be_worse_and_it_stays_out()
     told.reports("a", "challenger", 500, 1_500)
     out = told.look(60)
     assert told.weights == {"control": FULL_WEIGHT, "challenger": 0}
-    assert out.arms[1].out == "worse by 0.435 at least"
+    assert out.arms[1].out == "worse by 0.457 at least"
     assert [event.reason for event in told.events] == ["DifferenceFound", "ArmTakenOut"]
     told.reports("a", "challenger", 1_000, 0)
     told.look(60)
