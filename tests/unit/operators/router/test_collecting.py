@@ -85,7 +85,7 @@ def test_another_experiment_begins_at_nothing_and_takes_no_answers_of_the_one_be
         (b"", 400),
         (b"[]", 400),
         (b'{"id": "control.7500.1a.1"}', 400),
-        (b'{"id": "control.7500.1a.1", "value": 1, "vaule": 2}', 400),
+        (b'{"id": "control.7500.1a.1", "value": 1, "weight": 2}', 400),
         (b'{"id": "control.7500.1a.1", "value": NaN}', 400),
         (b'{"id": "control.7500.1a.1", "value": 1e10}', 400),
         (b'{"value": 1}', 400),
