@@ -63,11 +63,20 @@ class Placement(Strict):
     """Annotations of the pods."""
 
 
+class Webhook(Strict):
+    url: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""
+    """Who is told of every step and end of a rollout, as CloudEvents 1.0 in JSON; empty: nobody."""
+    token_secret: Annotated[str, Field(pattern=NAME_OR_NONE)] = ""
+    """Secret of the release's namespace whose key `token` is sent as a bearer token; empty: none is."""
+
+
 class Operator(Placement):
     replicas: Annotated[int, Field(ge=0)] = 2
     """Replicas; one leads, the others wait."""
     resources: Resources = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     """What each replica gets."""
+    webhook: Webhook = Webhook()
+    """Whom it tells of what it decides."""
 
 
 class NodePorts(Strict):

@@ -16,14 +16,16 @@ from operators.api.base import APIObject
 from operators.api.endpoint import Endpoint
 from operators.api.errors import Conflict, InvalidObject, OperatorError
 from operators.api.model import Model
-from operators.api.plan import Key, Plan
+from operators.api.plan import Event, Key, Plan
 from operators.api.runtime import ServingRuntime, ServingRuntimeSpec
+from operators.api.status import EndpointStatus, ModelStatus
 from operators.planning import endpoints, plan, rollout
 from operators.store.base import Store
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime.datetime]
+Tell = Callable[[Key, Event, ModelStatus | EndpointStatus], None]
 
 CONFLICT_RETRY_S = 0.2
 """The object changed between reading it and writing its status: decide anew once the change has been seen."""
@@ -38,6 +40,8 @@ class Reconciler:
     clock: Clock
     runtimes: dict[str, ServingRuntimeSpec]
     """Built-in engines by name; a ServingRuntime of the same name takes precedence."""
+    tell: Tell | None = None
+    """Told of every decision that is stored, maybe more than once; must not wait."""
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass for ``key``. Gives the seconds after which to look again, or None."""
@@ -51,16 +55,33 @@ class Reconciler:
                 stored = await self.store.get(key)
                 before = stored.status.conditions if isinstance(stored, (Model, Endpoint)) else ()
                 failed = plan.not_done(decided.status, before, str(error), self.clock())
-                await self.store.update_status(key, failed)
+                await self._store(key, decided, failed)
             raise
         if decided.status is not None:
             try:
-                await self.store.update_status(key, decided.status)
+                await self._store(key, decided, decided.status)
             except Conflict:
                 return CONFLICT_RETRY_S
         if decided.reason:
             log.info("plan key=%r decision=%r", str(key), decided.reason)
         return decided.look_again_s
+
+    async def _store(self, key: Key, decided: Plan, status: ModelStatus | EndpointStatus) -> None:
+        """Store ``status``, and tell of what is decided with it. After a conflict it is decided anew, and told then."""
+        try:
+            await self.store.update_status(key, status)
+        except Conflict:
+            raise
+        except OperatorError:
+            # It may have taken place all the same.
+            self._told(key, decided, status)
+            raise
+        self._told(key, decided, status)
+
+    def _told(self, key: Key, decided: Plan, status: ModelStatus | EndpointStatus) -> None:
+        if self.tell is not None:
+            for event in decided.events:
+                self.tell(key, event, status)
 
     async def _plan(self, key: Key) -> Plan | None:
         try:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from operators.api.errors import OperatorError
 from operators.cli import datadir, experiments, rollouts, verbs
+
+if TYPE_CHECKING:
+    from operators.runtime.webhook import Receiver
 
 app = typer.Typer(
     help="Serve models: one YAML, from model to answers, on a laptop or in a cluster.",
@@ -24,6 +27,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+WebhookUrl = Annotated[
+    str,
+    typer.Option(
+        "--webhook-url",
+        metavar="URL",
+        help="Who is told of every step and end of a rollout, as CloudEvents; with PENSTOCK_WEBHOOK_TOKEN as bearer.",
+        show_default="nobody",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,12 +64,13 @@ def up(
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
     grpc_port: Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)] = 9000,
+    webhook_url: WebhookUrl = "",
 ) -> None:
     """Run everything on this machine, in the foreground: control plane, router and model servers."""
     from operators.cli import up as running
 
     folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
-    running.main(running.Options(folder, host, port, grpc_port), files or [])
+    running.main(running.Options(folder, host, port, grpc_port, _receiver(webhook_url)), files or [])
 
 
 @app.command()
@@ -171,6 +185,7 @@ def operator(
     builder: Annotated[
         str, typer.Option(help="What builders' pods get, as JSON: resources, deadlineSeconds, nodeSelector, …")
     ] = "{}",
+    webhook_url: WebhookUrl = "",
     health_host: Annotated[str, typer.Option(help="Address of /healthz and /readyz.")] = "0.0.0.0",
     health_port: Annotated[int, typer.Option(help="Port of /healthz and /readyz; 0: any.", min=0)] = 8081,
 ) -> None:
@@ -192,6 +207,7 @@ def operator(
         store,
         builder_image,
         cluster_operator.builder(builder),
+        _receiver(webhook_url),
         health_host,
         health_port,
     )
@@ -283,6 +299,12 @@ def _run(name: str, *, cluster: bool) -> None:
         # Whoever read our output has seen enough; nothing is left to be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _receiver(url: str) -> Receiver | None:
+    from operators.runtime.webhook import Receiver
+
+    return Receiver(url, os.environ.get("PENSTOCK_WEBHOOK_TOKEN", "").strip()) if url else None
 
 
 def _serving(command: str, arguments: list[str]) -> None:

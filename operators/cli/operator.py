@@ -60,6 +60,8 @@ from operators.runtime.lease import Lease
 from operators.runtime.queue import Queue
 from operators.runtime.resource import Object, ObjectKey, Resource, key_of, selector
 from operators.runtime.throttle import Throttle
+from operators.runtime.webhook import RETRY as WEBHOOK_RETRY
+from operators.runtime.webhook import Receiver, Webhook, telling
 from operators.store.kubernetes import KubernetesStore
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,8 @@ class Settings:
     """Artifact store that builds publish to; empty: nothing is built."""
     builder_image: str = "penstock-builder:latest"
     builder: Builder = dataclasses.field(default_factory=Builder)
+    webhook: Receiver | None = None
+    """Who is told of what is decided; None: nobody."""
     health_host: str = "0.0.0.0"
     health_port: int = 8081
     workers: int = 4
@@ -203,7 +207,10 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             isolation,
             settings.cache_url,
         )
-        reconciler = Reconciler(store, actuator, _now, runtimes.builtin(settings.image, sys.executable))
+        webhook = Webhook(settings.webhook, Backoff(*WEBHOOK_RETRY, chance), _now) if settings.webhook else None
+        await stack.enter_async_context(telling(webhook))
+        engines = runtimes.builtin(settings.image, sys.executable)
+        reconciler = Reconciler(store, actuator, _now, engines, webhook.tell if webhook else None)
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
 
         async with asyncio.TaskGroup() as group:

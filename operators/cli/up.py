@@ -42,6 +42,8 @@ from operators.router.configuration import Listen
 from operators.runtime.backoff import Backoff
 from operators.runtime.controller import Controller
 from operators.runtime.queue import Queue
+from operators.runtime.webhook import RETRY as WEBHOOK_RETRY
+from operators.runtime.webhook import Receiver, Webhook, telling
 from operators.store.sqlite import SqliteStore
 from serving.contract import DRAIN_TIMEOUT_S
 
@@ -63,6 +65,8 @@ class Options:
     host: str
     port: int
     grpc_port: int
+    webhook: Receiver | None = None
+    """Who is told of what is decided; None: nobody."""
 
 
 def main(options: Options, files: Sequence[str]) -> None:
@@ -115,7 +119,12 @@ class _Up:
             shown = view.choose(where, view.command(sys.argv[0], options.folder, os.environ), _now)
             stack.callback(shown.close, "ending: model servers finish what they began; what was applied is kept")
             stack.callback(datadir.withdraw, options.folder)
-            reconciler = Reconciler(self._store, actuator, _now, runtimes.builtin(image="", python=sys.executable))
+            webhook = (
+                Webhook(options.webhook, Backoff(*WEBHOOK_RETRY, random.Random()), _now) if options.webhook else None
+            )
+            await stack.enter_async_context(telling(webhook))
+            engines = runtimes.builtin(image="", python=sys.executable)
+            reconciler = Reconciler(self._store, actuator, _now, engines, webhook.tell if webhook else None)
             self._stale, looked = set(known), asyncio.Event()
 
             async def reconcile(key: Key) -> float | None:

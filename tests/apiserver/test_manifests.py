@@ -79,6 +79,24 @@ def test_the_chart_of_the_kinds_is_the_kinds_and_keeps_them(control_plane: Contr
     assert chart == kinds
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("http://example.com/hook", 80),
+        ("https://example.com/hook", 443),
+        ("http://receiver.team:9090/hook?a=1:2", 9090),
+        ("https://[2001:db8::1]/hook", 443),
+        ("https://[2001:db8::1]:8443", 8443),
+    ],
+)
+def test_the_operator_reaches_the_receiver_of_its_decisions(helm: Path, url: str, port: int) -> None:
+    made = by_name(rendering.template(helm, "penstock", {"operator": {"webhook": {"url": url}}}, ["--skip-tests"]))
+    arguments = made["Deployment", "penstock-operator"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--webhook-url={url}" in arguments
+    egress = made["NetworkPolicy", "penstock-operator"]["spec"]["egress"]
+    assert egress[1:] == [{"ports": [{"protocol": "TCP", "port": port}]}]
+
+
 OVERLAYS = ("dev", "gke", "aks", "onprem")
 VALUES = sorted(path.name for path in rendering.CHARTS.glob("penstock/ci/*-values.yaml"))
 UNKNOWN = ("Certificate", "Issuer")

@@ -11,6 +11,7 @@ import pytest
 from operators.api import routes
 from operators.api.plan import Arm, RouteObserved
 from tests.apiserver.conftest import DIGEST_B, Cluster, StartOperator, model
+from tests.rig.receiver import receiving
 
 
 def settled(cluster: Cluster, name: str = "digits") -> str:
@@ -237,6 +238,22 @@ def test_a_candidate_gets_copies_of_requests_as_soon_as_it_is_ready(
     assert {arm["workload"]: arm["weight"] for arm in route(cluster, "digits")} == {old: 10_000, new: 0}
     engine = cluster.get("deployment", old)["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "PENSTOCK_ROUTED", "value": "1"} in engine["env"]
+
+
+def test_a_rollout_is_told_to_whom_a_url_names(cluster: Cluster, start_operator: StartOperator) -> None:
+    steps = {"steps": [{"weight": 10, "for": "1h"}]}
+    with receiving(refuses=1) as receiver:
+        start_operator(None, "--webhook-url", receiver.url)
+        cluster.apply(model(rollout=steps))
+        old = settled(cluster)
+        cluster.apply(model(digest=DIGEST_B, rollout=steps))
+        cluster.until("the next revision starts", lambda: newest(cluster, "digits") != old)
+        cluster.until("the beginning is told, and again", lambda: len(receiver.came) == 2)
+        first, again = receiver.came
+        assert (first["type"], first["id"]) == ("dev.penstock.rollout.begun", again["id"])
+        assert first["source"] == f"/apis/penstock.dev/v1alpha1/namespaces/{cluster.namespace}/models/digits"
+        rollout = cluster.get("model", "digits")["status"]["rollout"]
+        assert (again["subject"], again["data"]["rollout"]["began"]) == (rollout["revision"], rollout["began"])
 
 
 def test_a_second_operator_takes_over_when_the_leader_goes(cluster: Cluster, start_operator: StartOperator) -> None:
