@@ -22,7 +22,7 @@ from pydantic import Field
 from operators.api.base import Strict
 from operators.api.outcomes import Tally, Told
 from operators.api.plan import FULL_WEIGHT, Split
-from operators.router import outcomes
+from operators.router import control, outcomes
 from serving import contract
 
 REMEMBERED = 100_000
@@ -169,18 +169,16 @@ def _passed_over(why: str) -> Answer:
 
 
 def _listening(folder: Path) -> socket.socket:
-    """A Unix socket in ``folder``, whose own path may be too long for an address."""
     (folder / outcomes.SOCKET).unlink(missing_ok=True)
-    there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        found.bind(f"/proc/self/fd/{there}/{outcomes.SOCKET}")
+        with control.address(folder, outcomes.SOCKET) as path:
+            found.bind(path)
         found.setblocking(False)
     except OSError:
         found.close()
         raise
     finally:
         os.umask(before)
-        os.close(there)
     return found

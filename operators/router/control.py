@@ -93,8 +93,8 @@ class Control:
         """One command's answer."""
         try:
             async with asyncio.timeout(timeout_s):
-                with self._address() as address:
-                    reader, writer = await asyncio.open_unix_connection(address)
+                with address(self._folder, SOCKET) as path:
+                    reader, writer = await asyncio.open_unix_connection(path)
                 try:
                     writer.write(f"{command}\n".encode())
                     writer.write_eof()
@@ -106,14 +106,16 @@ class Control:
                 f"router in {self._folder} does not answer `{command}`: {error!r}; it is tried again"
             ) from error
 
-    @contextlib.contextmanager
-    def _address(self) -> Iterator[str]:
-        path = str(self._folder / SOCKET)
-        if len(path.encode()) <= _PATH_BYTES:
-            yield path
-            return
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            yield f"/proc/self/fd/{folder}/{SOCKET}"
-        finally:
-            os.close(folder)
+
+@contextlib.contextmanager
+def address(folder: Path, name: str) -> Iterator[str]:
+    """What to call the Unix socket ``name`` in ``folder``, whose own path may be too long for an address."""
+    path = str(folder / name)
+    if len(path.encode()) <= _PATH_BYTES:
+        yield path
+        return
+    there = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{there}/{name}"
+    finally:
+        os.close(there)

@@ -14,6 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from operators.api.endpoint import Endpoint
+from operators.api.kinds import parse
+from operators.api.model import Model
+from operators.cli import manifests
 from serving.variants.intervals import paired_drop
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
@@ -173,3 +177,12 @@ def test_the_request_for_curl_is_the_picture_of_a_seven() -> None:
     data = np.asarray(tensor.pop("data"), dtype=np.float32)
     assert tensor == {"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32"}
     np.testing.assert_allclose(data.reshape(32, 32), picture("seven") * SCALE, atol=1e-6)
+
+
+def test_the_experiment_is_over_models_whose_files_are_here() -> None:
+    given = manifests.load([str(DIGITS / "experiment" / "endpoint.yaml")], "default")
+    endpoint, models = parse(given[0].data), [parse(one.data) for one in given[1:]]
+    assert isinstance(endpoint, Endpoint)
+    assert [arm.model for arm in endpoint.spec.arms] == [model.metadata.name for model in models]
+    sources = [model.spec.source.uri for model in models if isinstance(model, Model)]
+    assert [Path(uri.removeprefix("file://")).resolve().parent for uri in sources] == list(REVISIONS)
