@@ -49,7 +49,6 @@ def page(model: Object, now: datetime.datetime) -> str:
         shares=_shares(rollout, settings, began, ended),
         evidence=_evidence(rollout, began, ended),
         counts=_counts(rollout),
-        edges=[f"{edge['aboveUs'] / 1000:g} ms" for edge in (rollout.get("evidence") or {}).get("edges", ())],
         revisions=[r for r in status.get("revisions", ()) if r["name"] in (rollout["revision"], rollout["stable"])],
         percent=show.percent,
         width=_WIDTH,
@@ -130,17 +129,16 @@ def _evidence(rollout: Object, began: datetime.datetime, ended: datetime.datetim
 
 
 def _counts(rollout: Object) -> list[dict[str, Any]]:
-    """What was counted of both revisions, by what it was compared."""
+    """What was counted of both revisions, by what it was compared; latency at each of its edges."""
     evidence = rollout.get("evidence") or {}
+    slow = [f"took over {edge['aboveUs'] / 1000:g} ms" for edge in evidence.get("edges", ())]
     found = []
     for metric in evidence.get("metrics", ()):
-        said = _METRICS.get(metric["name"])
-        if said is None and evidence.get("edges"):
-            said = f"took over {evidence['edges'][0]['aboveUs'] / 1000:g} ms"
-        tally = metric.get("tally") or {}
-        pairs = [tally.get("candidate", (0, 0)), tally.get("stable", (0, 0))]
-        cells = [{"requests": n, "bad": bad, "share": f"{100 * bad / n:.3g} %" if n else ""} for n, bad in pairs]
-        found.append({"said": said or metric["name"], "cells": cells})
+        said = slow if metric["name"] == "latency" else [_METRICS[metric["name"]]]
+        for what, tally in zip(said, metric["tallies"], strict=False):
+            pairs = [tally["candidate"], tally["stable"]]
+            cells = [{"requests": n, "bad": bad, "share": f"{100 * bad / n:.3g} %" if n else ""} for n, bad in pairs]
+            found.append({"said": what, "cells": cells})
     return found
 
 

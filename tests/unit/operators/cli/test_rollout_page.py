@@ -7,6 +7,7 @@ import html.parser
 import re
 from typing import Any
 
+from operators.api.evidence import Edge, Evidence, MetricEvidence, Tally
 from operators.cli import rollout_page
 from tests.unit.operators.cli.test_progress import rolling
 
@@ -20,13 +21,19 @@ def point(minutes: int, asked: int, observed: int, against: float = 1.0, in_favo
 
 
 def reported(**said: Any) -> dict[str, Any]:
-    evidence = {
-        "edges": [{"aboveUs": 2200}, {"aboveUs": 10_000}],
-        "metrics": [
-            {"name": "errors", "tally": {"stable": [10_220, 10], "candidate": [1200, 36]}},
-            {"name": "latency", "tally": {"stable": [0, 0], "candidate": [1164, 12]}},
-        ],
-    }
+    slow = Tally(stable=(10_210, 102), candidate=(1164, 12)), Tally(stable=(10_210, 3), candidate=(1164, 0))
+    errors = Tally(stable=(10_220, 10), candidate=(1200, 36))
+    evidence = Evidence(
+        stable="digits-1a2b3c4d-fp32",
+        candidate="digits-5e6f7a8b-fp32",
+        began="2026-01-02T03:00:00.000+00:00",
+        at="2026-01-02T03:10:00.000+00:00",
+        edges=tuple(Edge(above_us=at, allowed_us=at * 2, share=0.01, share_if_slower=0.1) for at in (10_000, 2200)),
+        metrics=(
+            MetricEvidence(name="errors", against_good=(0.0,), against_bad=(0.0,), tallies=(errors,)),
+            MetricEvidence(name="latency", against_good=(0.0,), against_bad=(0.0,), tallies=slow),
+        ),
+    ).to_dict()
     trail = [point(0, 0, 0), point(1, 500, 0), point(2, 500, 500), point(5, 2500, 500), point(6, 2500, 2500, 10, 0.01)]
     model = rolling(evidence=evidence, trail=trail, **said)
     for revision in model["status"]["revisions"]:
@@ -82,7 +89,8 @@ def test_a_rollout_that_goes_on_says_so_and_how_it_stands() -> None:
     )
     assert "✓ 5 % for 2m ▶ 25 % for 5m 50 % 100 %" in said
     assert "requests that new revision stable revision failed 3 % 36 of 1,200 0.0978 % 10 of 10,220" in said
-    assert "took over 2.2 ms 1.03 % 12 of 1,164 0 of 0" in said
+    assert "took over 10 ms 1.03 % 12 of 1,164 0.999 % 102 of 10,210" in said
+    assert "took over 2.2 ms 0 % 0 of 1,164 0.0294 % 3 of 10,210" in said
     assert "rolled back from 100 good enough from 20" in said
 
 
