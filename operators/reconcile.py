@@ -128,7 +128,8 @@ async def affected(key: Key, store: Store) -> list[Key]:
         case "Model":
             found = [e for e in await store.list("Endpoint", key.namespace) if isinstance(e, Endpoint)]
             shared = [e for e in found if any(arm.model == key.name for arm in e.spec.arms)]
-            naming = [_key(e) for e in found if e in shared or e.metadata.name == key.name]
+            shadowed = [e for e in found if any(shadow.model == key.name for shadow in e.spec.shadow)]
+            naming = [_key(e) for e in found if e in shared or e in shadowed or e.metadata.name == key.name]
             beside = {arm.model for e in shared for arm in e.spec.arms} - {key.name}
             models = await store.list("Model", key.namespace) if beside else []
             waiting = [_key(m) for m in models if isinstance(m, Model) and m.metadata.name in beside and _waits(m)]

@@ -36,15 +36,23 @@ class Assignment(Strict):
 
 
 class Compare(Strict):
-    tolerance: Annotated[float, Field(ge=0)] = 0.001
-    """Greatest difference of outputs that counts as agreement."""
+    """By the class on top where the contract of the shadow's Model has labels, by what is found where it says
+    detections, else by the numbers.
+    """
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far numbers may be apart, as a share of the greatest one of the answer; left out: by their datatype, 0.001
+    for FP32. Where the contract has labels or detections it says nothing.
+    """
 
 
 class Shadow(Strict):
     model: Name
     """The Model that gets copies; its answers reach nobody."""
     percent: Annotated[int, Field(ge=1, le=100)] = 100
-    """Share of the requests to copy."""
+    """Share of the requests to copy. With `assignment` it is a share of the units: all requests of one are copied, or
+    none.
+    """
     compare: Compare | None = None
     """How answers are compared."""
 
@@ -75,6 +83,11 @@ class EndpointSpec(Strict):
             "an experiment or a bandit needs two arms with a weight above 0",
             lambda self: not self.settings or sum(arm.weight > 0 for arm in self.arms) > 1,
         ),
+        Rule(
+            "!has(self.shadow) || self.shadow.all(s, self.shadow.exists_one(o, o.model == s.model))",
+            "a shadow is named twice; each of them gets its own copies",
+            lambda self: len({shadow.model for shadow in self.shadow}) == len(self.shadow),
+        ),
     )
     arms: Annotated[
         tuple[EndpointArm, ...],
@@ -92,7 +105,7 @@ class EndpointSpec(Strict):
     outcomes are better, and takes out one that is shown to be worse than the first.
     """
     shadow: Annotated[tuple[Shadow, ...], Field(max_length=8)] = ()
-    """Models that get copies of requests."""
+    """Models that get copies of inference requests once these are answered; nobody sees what they answer."""
     experiment: Experiment | None = None
     """The comparison of arms that is reported; a bandit has one in any case."""
 
@@ -110,11 +123,3 @@ class Endpoint(APIObject):
     kind: Literal["Endpoint"] = "Endpoint"
     spec: EndpointSpec
     status: EndpointStatus = EndpointStatus()
-
-    def not_acted_on(self) -> tuple[str, ...]:
-        """Fields of the spec that are stored but not acted on yet, as paths."""
-        spec = self.spec
-        fields: dict[str, object] = {
-            "spec.shadow": spec.shadow,
-        }
-        return tuple(path for path, value in fields.items() if value)

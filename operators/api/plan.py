@@ -184,6 +184,17 @@ class Outcomes:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shadow:
+    """Copies of a share of an Endpoint's requests for another Model, and whether the answers to them agree."""
+
+    model: str
+    weight: int
+    """Share of the requests, in 0.01 %; of the units where the Endpoint is sticky."""
+    compare: str
+    """As in ``Mirror``."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Traffic for one Endpoint: shares over Models, each of which has its Route."""
 
@@ -197,6 +208,7 @@ class Split:
     """Model of each arm by the arm's name, by which a client may ask for it, whatever its weight."""
     outcomes: Outcomes | None = None
     """None: none are taken."""
+    shadows: tuple[Shadow, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)
@@ -212,7 +224,7 @@ class Counts:
     """What was counted of one workload since counting began."""
 
     answered: int = 0
-    """Requests that came to an end, well or not."""
+    """Requests that came to an end, well or not. Of a shadow: copies it was sent."""
     failed: int = 0
     """Of these: an HTTP status of 400 or more, a gRPC status other than 0, an error that the router itself made, or no
     answer at all because server or client went away before.
@@ -239,8 +251,9 @@ class RouteObserved:
     told_by: str = ""
     """Whose word this is, where it is not the data plane's own."""
     counts: Mapping[str, Mapping[str, Counts]] = dataclasses.field(default_factory=dict)
-    """By source, which is one process of a router, and by workload. A source's counters begin at zero with it and only
-    grow; what is missing here is not known, and never zero. Of Models alone whose route asks for it (``observe``).
+    """By source, which is one process of a router, and by workload, or of an Endpoint by Model that gets copies. A
+    source's counters begin at zero with it and only grow; what is missing here is not known, and never zero. Of Models
+    alone whose route asks for it (``observe``), and of Endpoints with shadows.
     """
     read_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """When each source's counters were read, in seconds by a clock of its own: one whose time has not moved on since
@@ -270,8 +283,6 @@ class Observation:
     builds: Mapping[Build, BuildObserved] = dataclasses.field(default_factory=dict)
     cannot_build: str = ""
     """Why no variants are made here; empty where they are."""
-    cannot_mirror: str = ""
-    """Why no requests are mirrored here; empty where they are."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from operators.api.base import GROUP, Name, Seen
 from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
-from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Outcomes, Route, RouteObserved, Split
+from operators.api.plan import FULL_WEIGHT, Arm, Mirror, Outcomes, Route, RouteObserved, Shadow, Split
 
 Object = dict[str, Any]
 
@@ -90,10 +90,17 @@ class _Outcomes(Seen):
     assigns: bool
 
 
+class _Shadow(Seen):
+    model: Name
+    weight: Weight
+    compare: _Compare
+
+
 class _Split(Seen):
     shares: tuple[tuple[Name, Weight], ...]
     assignment: _Assignment | None = None
     names: dict[Name, Name] = {}
+    shadows: Annotated[tuple[_Shadow, ...], Field(max_length=8)] = ()
     outcomes: _Outcomes | None = None
 
     @pydantic.model_validator(mode="after")
@@ -121,6 +128,10 @@ def route_data(route: Route | Split) -> dict[str, str]:
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
         body |= {"outcomes": dataclasses.asdict(route.outcomes)} if route.outcomes is not None else {}
+        if route.shadows:
+            body["shadows"] = [
+                {"model": to.model, "weight": to.weight, "compare": json.loads(to.compare)} for to in route.shadows
+            ]
     if route.assignment is not None:
         body["assignment"] = route.assignment.to_dict()
     return {ROUTE_KEY: json.dumps(body, sort_keys=True)}
@@ -150,7 +161,9 @@ def route(config_map: Object) -> Route | Split:
             split = _Split.model_validate_json(text)
             told = split.outcomes
             taken = Outcomes(told.experiment, told.metric, told.arms, told.assigns) if told is not None else None
-            return Split(namespace, name, split.shares, _assignment(split.assignment), split.names, taken)
+            shadows = tuple(Shadow(to.model, to.weight, _compare(to.compare)) for to in split.shadows)
+            assignment = _assignment(split.assignment)
+            return Split(namespace, name, split.shares, assignment, split.names, taken, shadows=shadows)
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
         mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)
@@ -248,7 +261,11 @@ def _told(seen: RouteObserved) -> str:
 def _mirror(found: _Mirror | None) -> Mirror | None:
     if found is None:
         return None
-    return Mirror(found.revision, found.weight, json.dumps(found.compare.to_dict(), sort_keys=True))
+    return Mirror(found.revision, found.weight, _compare(found.compare))
+
+
+def _compare(found: _Compare) -> str:
+    return json.dumps(found.to_dict(), sort_keys=True)
 
 
 def _assignment(found: _Assignment | None) -> Assignment | None:

@@ -298,6 +298,36 @@ class ModelStatus(Seen):
     """The latest rollout by steps."""
 
 
+class ShadowMark(Seen):
+    """Counters of one source when they were last read."""
+
+    source: str
+    """A process of a router."""
+    copied: int
+    """Copies it has sent."""
+    agreed: int
+    """Answers that agreed."""
+    disagreed: int
+    """Answers that did not."""
+
+
+class ShadowStatus(Seen):
+    """What came of the copies for one Model, since it is named."""
+
+    model: str
+    """The Model that gets them."""
+    copied: int = 0
+    """Requests of which it got a copy."""
+    compared: int = 0
+    """Of these: it answered, and the answers were compared."""
+    agreed: int = 0
+    """Of these: the answers agree."""
+    message: str = ""
+    """Why it gets none."""
+    marks: tuple[ShadowMark, ...] = ()
+    """By source, so that a router that starts anew is told from one that counted nothing."""
+
+
 class EndpointStatus(Seen):
     observed_generation: int = 0
     """The generation of the spec this status speaks of."""
@@ -307,3 +337,5 @@ class EndpointStatus(Seen):
     """Where clients reach the endpoint."""
     experiment: ExperimentStatus | None = None
     """The experiment or bandit that goes on, or the last one of this spec."""
+    shadows: tuple[ShadowStatus, ...] = ()
+    """What came of the copies of its requests, by Model that gets them."""

@@ -275,8 +275,8 @@ class Replica:
     def _report(self) -> Object:
         seen = {}
         table = self._router.table
-        counting = [key for key, split in table.endpoints.items() if split.outcomes is not None]
-        for key in (*table.models, *counting):
+        told = [key for key, split in table.endpoints.items() if split.outcomes is not None or split.shadows]
+        for key in (*table.models, *told):
             namespace, _, name = key.partition("/")
             observed = self._router.observe(namespace, name)
             if observed is not None:

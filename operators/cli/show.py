@@ -46,7 +46,7 @@ def rows(kind: str, objects: Sequence[Object], now: datetime.datetime, wide: boo
 
 
 _MEASURED = (
-    *("ROLLOUT", "EXPERIMENT", "OUTCOMES", "MEAN", "BESIDE THE FIRST"),
+    *("ROLLOUT", "EXPERIMENT", "SHADOWS", "OUTCOMES", "MEAN", "BESIDE THE FIRST"),
     *("GAIN", "SIZE", "QUALITY", "DROP", "AT MOST", "CPU MS"),
 )
 """Columns that are there only where somebody has something in them."""
@@ -85,6 +85,18 @@ def describe(object_: Object, now: datetime.datetime) -> str:
             "Arms",
             ("NAME", "MODEL", "WEIGHT", "OUTCOMES", "MEAN", "BESIDE THE FIRST"),
             arms.rows(object_),
+        ),
+        (
+            "Shadows",
+            ("MODEL", "COPIED", "COMPARED", "AGREED", "MESSAGE"),
+            (
+                (
+                    s["model"],
+                    *(f"{s.get(what, 0):,}" for what in ("copied", "compared", "agreed")),
+                    s.get("message", ""),
+                )
+                for s in status.get("shadows", ())
+            ),
         ),
         (
             "Conditions",
@@ -249,6 +261,7 @@ def _model(object_: Object, now: datetime.datetime) -> Row:
 
 def _endpoint(object_: Object, now: datetime.datetime) -> Row:
     ready = condition(object_, "Ready")
+    shadows = object_.get("status", {}).get("shadows", ())
     return [
         _meta(object_)["name"],
         ready.get("status", "Unknown"),
@@ -256,6 +269,7 @@ def _endpoint(object_: Object, now: datetime.datetime) -> Row:
         arms.experiment(object_).get("state", "").lower(),
         object_.get("status", {}).get("url", ""),
         _age(object_, now),
+        ",".join(f"{s['model']}={s.get('agreed', 0)}/{s.get('compared', 0)}" for s in shadows),
         ready.get("message", "not looked at yet"),
     ]
 
@@ -298,6 +312,7 @@ _KINDS: dict[str, tuple[_Columns, Callable[[Object, datetime.datetime], Row]]] =
             ("EXPERIMENT", False),
             ("URL", False),
             ("AGE", False),
+            ("SHADOWS", True),
             ("MESSAGE", True),
         ),
         _endpoint,

@@ -12,6 +12,7 @@ from operators.api.experiment import ExperimentStatus
 from operators.api.model import Model
 from operators.api.plan import FULL_WEIGHT, Observation, Outcomes, Plan, Split
 from operators.api.status import EndpointStatus
+from operators.planning import shadows
 from operators.planning.conditions import Verdict, acted_on, condition
 from operators.planning.experiments import course
 from operators.planning.times import timestamp
@@ -23,9 +24,15 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     make = functools.partial(condition, generation=generation, before=endpoint.status.conditions, at=timestamp(now))
     if refusal := _refusal(endpoint, models, seen):
         conditions = (make("Ready", False, *refusal), make("Accepted", False, *refusal))
-        kept = endpoint.status.experiment
-        return Plan(status=EndpointStatus(observed_generation=generation, conditions=conditions, experiment=kept))
-    serving = {m.metadata.name for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
+        before = endpoint.status
+        status = EndpointStatus(
+            observed_generation=generation,
+            conditions=conditions,
+            experiment=before.experiment,
+            shadows=before.shadows,
+        )
+        return Plan(status=status)
+    serving = {m.metadata.name: m for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
     arms = [arm for arm in endpoint.spec.arms if arm.weight]
     complete = all(arm.model in serving for arm in arms)
     told = seen.route.outcomes if seen.route is not None else {}
@@ -35,18 +42,34 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     shares = [(arm.model, weights.get(arm.name, arm.weight)) for arm in arms if arm.model in serving]
     named = {arm.name: arm.model for arm in endpoint.spec.arms if arm.model in serving}
     conditions = (
-        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving, seen)),
-        make("Accepted", *_accepted(endpoint, seen)),
+        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving.keys(), seen)),
+        make("Accepted", *_accepted(endpoint, serving, seen)),
+    )
+    looks = (
+        course.look_again_s(experiment) if experiment is not None else None,
+        shadows.LOOK_S if endpoint.spec.shadow else None,
     )
     outcomes = None
     if experiment is not None and experiment.state != "Concluded":
         outcomes = Outcomes(experiment.name, experiment.metric, tuple(arm.name for arm in arms), complete)
     return Plan(
-        route=Split(endpoint.metadata.namespace, name, _scaled(shares), endpoint.spec.assignment, named, outcomes),
-        status=EndpointStatus(
-            observed_generation=generation, conditions=conditions, url=seen.url, experiment=experiment
+        route=Split(
+            endpoint.metadata.namespace,
+            name,
+            _scaled(shares),
+            endpoint.spec.assignment,
+            named,
+            outcomes,
+            shadows=shadows.wanted(endpoint, serving, seen),
         ),
-        look_again_s=course.look_again_s(experiment) if experiment is not None else None,
+        status=EndpointStatus(
+            observed_generation=generation,
+            conditions=conditions,
+            url=seen.url,
+            experiment=experiment,
+            shadows=shadows.followed(endpoint, serving, seen),
+        ),
+        look_again_s=min(filter(None, looks), default=None),
         reason=_shares_moved(endpoint, experiment),
         events=events,
     )
@@ -100,8 +123,8 @@ def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str], s
     return True, "Serving", "every arm's model serves"
 
 
-def _accepted(endpoint: Endpoint, seen: Observation) -> Verdict:
-    spec, ignored = endpoint.spec, list(endpoint.not_acted_on())
+def _accepted(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) -> Verdict:
+    spec, ignored = endpoint.spec, list(shadows.ignored(endpoint, serving, seen))
     if seen.gateway:
         said = {"spec.policy": spec.policy == "bandit", "spec.experiment": spec.experiment is not None}
         ignored += [f"{path} ({seen.gateway} counts no outcomes)" for path, given in said.items() if given]

@@ -79,7 +79,7 @@ def _is_uncompared(model: Model, seen: Observation) -> bool:
     """Whether equal answers are asked for and nobody compares them. Only the built-in server mirrors requests."""
     analysis = model.spec.rollout.analysis if model.spec.rollout else None
     is_asked = analysis is not None and analysis.agreement is not None
-    return is_asked and (bool(seen.cannot_mirror) or model.spec.runtime not in runtimes_.BUILTIN_NAMES)
+    return is_asked and (bool(seen.gateway) or model.spec.runtime not in runtimes_.BUILTIN_NAMES)
 
 
 def _workload(model: Model, revision: RevisionStatus, replicas: int) -> Workload:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Sequence
 
 from operators.api.commands import ABORT, ONGOING, PROMOTE, RETRY
@@ -24,7 +23,7 @@ from operators.api.model import Model, Rollout
 from operators.api.plan import FULL_WEIGHT, Arm, Event, Fetch, FetchState, Mirror, Observation, WorkloadObserved
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import Otherwise, Recipe, RevisionStatus, RolloutStatus
-from operators.planning import capacity, names, rollout, runtimes, states, trail
+from operators.planning import capacity, comparing, names, rollout, runtimes, states, trail
 from operators.planning.analysis import weighing
 from operators.planning.times import parse_time, timestamp
 
@@ -229,17 +228,8 @@ def _mirror(settings: Rollout, candidate: RevisionStatus) -> Mirror | None:
     agreement = settings.analysis.agreement if settings.analysis else None
     if agreement is None:
         return None
-    said: dict[str, object] = {}
-    output = candidate.recipe.contract.output if candidate.recipe.contract else None
-    if output is not None and output.detections is not None:
-        said["output"] = {"detections": output.detections.to_dict()}
-    elif output is not None and output.labels:
-        # Their names would not fit into a header, and say nothing here.
-        said["output"] = {"labels": True}
-    if agreement.tolerance is not None:
-        said["tolerance"] = agreement.tolerance
     share = max(1, round(agreement.percent * FULL_WEIGHT / 100))
-    return Mirror(candidate.name, share, json.dumps(said, sort_keys=True))
+    return Mirror(candidate.name, share, comparing.how(candidate.recipe.contract, agreement.tolerance))
 
 
 def _gone(serving: RevisionStatus, seen: Observation) -> str:

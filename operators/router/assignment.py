@@ -58,8 +58,8 @@ def place(key: str, slot: str) -> str:
 
 def model_rules(table: Table) -> Iterator[str]:
     """From a known Model's key and the weight of its place a to ``txn.place``."""
-    for by in _all(places.assignment for places in table.models.values()):
-        yield from _hashed(by, "txn.draw", "known", "%[var(txn.key),map(salts.map)] ")
+    for by in distinct(places.assignment for places in table.models.values()):
+        yield from hashed(by, "txn.draw", "known", "%[var(txn.key),map(salts.map)] ")
     yield f"http-request set-var(txn.draw) rand({FULL_WEIGHT}) if known !{{ var(txn.draw) -m found }}"
     name = "%[var(txn.key),field(1,/)]:%[var(txn.key),field(2,/)]"
     yield f"http-request set-var-fmt(txn.place) {name}:a if known {{ var(txn.route),sub(txn.draw) gt 0 }}"
@@ -79,8 +79,8 @@ def split_rules(table: Table) -> Iterator[str]:
     what = "NAMESPACE/ENDPOINT/ARM whose model serves"
     yield from _no_such_arm("arm_asked !{ var(txn.model) -m found }", "txn.arm_wanted", what)
     yield f"http-request set-var(txn.bucket) rand({FULL_WEIGHT}) if split"
-    for by in _all(split.assignment for split in table.endpoints.values()):
-        yield from _hashed(by, "txn.bucket", "split", "")
+    for by in distinct(split.assignment for split in table.endpoints.values()):
+        yield from hashed(by, "txn.bucket", "split", "")
     for i in range(max(len(split.shares) for split in table.endpoints.values())):
         yield f"http-request set-var-fmt(txn.share) %[var(txn.key)]/{i} if split"
         yield "http-request set-var(txn.edge) var(txn.share),map_str_int(edges.map) if split"
@@ -106,12 +106,13 @@ def _by(assignment: Assignment) -> str:
     return f"{(assignment.header or '').lower()}/{assignment.cookie or ''}"
 
 
-def _all(assignments: Iterable[Assignment | None]) -> list[Assignment]:
+def distinct(assignments: Iterable[Assignment | None]) -> list[Assignment]:
+    """All there are, each once."""
     distinct = {_by(each): each for each in assignments if each is not None}
     return [distinct[by] for by in sorted(distinct)]
 
 
-def _hashed(by: Assignment, variable: str, condition: str, salt: str) -> Iterator[str]:
+def hashed(by: Assignment, variable: str, condition: str, salt: str) -> Iterator[str]:
     """The draw of clients that send all that ``by`` names; who does not is left to chance."""
     fetched = [f"req.hdr({by.header.lower()})"] if by.header else []
     fetched += [f"req.cook({by.cookie})"] if by.cookie else []

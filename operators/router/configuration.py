@@ -25,7 +25,7 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from operators.router import assignment, counting, mirroring, outcomes
+from operators.router import assignment, counting, mirroring, outcomes, shadowing
 from operators.router.table import Server, Table
 from serving import contract
 
@@ -39,6 +39,7 @@ MAPS = (
     counting.MAP,
     mirroring.MAP,
     outcomes.MAP,
+    shadowing.MAP,
 )
 _STRUCTURE = "STRUCTURE"
 
@@ -90,7 +91,9 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
         of["routes.map"][key] = "-2" if split.shares else "-1"
         if not split.shares:
             of["reasons.map"][key] = base64.b64encode(f"no model of endpoint {key} serves".encode()).decode()
-    return of | assignment.maps(table) | outcomes.maps(table)
+        if split.shadows:
+            of[counting.MAP][key] = "1"
+    return of | assignment.maps(table) | outcomes.maps(table) | {shadowing.MAP: shadowing.entries(table)}
 
 
 def map_files(table: Table) -> dict[str, str]:
@@ -169,7 +172,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
-    rules = (*_NAME, *_packed_rules(table), *_ROUTE, *assignment.split_rules(table), *_REASON)
+    rules = (*_NAME, *_packed_rules(table), *_ROUTE, *shadowing.rules(table), *assignment.split_rules(table), *_REASON)
     rules = (*rules, *assignment.model_rules(table), *_PLACED, *outcomes.ways(table))
     lines += [f"  {rule}" for rule in rules]
     if listen.metrics_port:
@@ -277,6 +280,7 @@ _KEY = (
     "acl stream var(txn.stream) -m found",
     f"http-request set-var(txn.rare) bool(true) if {{ req.hdr_names -m sub {RARE} }} || {{ query -m sub {RARE} }}",
     "acl rare var(txn.rare) -m found",
+    f"acl inference path_end {_INFERENCE}",
     *mirroring.FIRST,
     "acl named var(txn.key) -m found",
     "acl known var(txn.route) -m found",
@@ -348,7 +352,6 @@ def _arm(which: str, counted: str = "") -> tuple[str, ...]:
 
 
 _PLACED = (
-    f"acl inference path_end {_INFERENCE}",
     *_arm("!rare"),
     "http-request allow if !rare",
     *assignment.FORCED,

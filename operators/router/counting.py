@@ -38,8 +38,10 @@ CELLS_MAP = "cells.map"
 TABLE = "catalog"
 """Of the one backend that is always there."""
 _FAILED = "failed"
-AGREED, DISAGREED = "agreed", "disagreed"
-"""Cells of mirrored requests, by what came of them (``mirroring``); they belong to no server."""
+AGREED, DISAGREED, COPIED = "agreed", "disagreed", "copied"
+"""Cells of mirrored requests, by what came of them (``mirroring``); they belong to no server. Those of an Endpoint have
+the Model that got them in the place of a workload, and ``s`` for a place.
+"""
 _ENDLESS_US = 2**32
 _ROW = re.compile(r"^0x\S+ key=(\S+/\S+) use=(\d+) .*\bgpc0=(\d+) http_req_cnt=(\d+)", re.MULTILINE)
 
@@ -119,6 +121,8 @@ def parse(answer: str, pods: Mapping[str, str], before: Counted) -> Counted:
             more = Counts(agreed=requests)
         elif cell == [DISAGREED]:
             more = Counts(disagreed=requests)
+        elif cell == [COPIED]:
+            more = Counts(requests)
         elif cell == [_FAILED]:
             more = Counts(requests, requests, servers={pod: (requests, requests)})
         else:

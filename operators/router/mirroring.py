@@ -8,7 +8,8 @@ server (``serving.tap``) sends a copy back here once its own answer is on its wa
     penstock-mirror, to a server:    ADDRESS|HOW|TOKEN     HOW is URL-safe base64 of JSON, for the server
     penstock-mirror, from a server:  TOKEN
     TOKEN                            AIM|COUNTER|EXPIRY|MAC
-    AIM                              ns:name:b/REVISION: who gets the copy, whatever the weights are
+    AIM                              ns:name:b/REVISION: who gets the copy, whatever the weights are; or ns:name: a
+                                     Model, by its weights (see ``shadowing``)
     COUNTER                          what the key of the stick table begins with, see ``counting``
 
 A token is a capability: it is good for copies of inference requests to its aim, and for what came of them, until its
@@ -49,14 +50,21 @@ LED = f"use_backend {BACKEND} if copy"
 
 def copied(which: str) -> tuple[str, ...]:
     """Rules that ask a server to copy its share of the requests that are ``which``, once the place is known."""
-    said = f"%[var(proc.tap_to)]|%[var(txn.mirror),field(4,|)]|%[var(txn.token)]|%[var(txn.token),{_SIGNED}]"
     return (
         f"http-request set-var(txn.mirror) var(txn.place),map({MAP}) if {which}",
-        "acl mirrored var(txn.mirror) -m found",
-        "http-request set-var(txn.units) var(txn.mirror),field(1,|),mul(1) if mirrored",
-        f'http-request set-var-fmt(txn.token) "%[var(txn.mirror),field(2,|,2)]|%[date({LIFE_S})]"'
-        f" if mirrored inference {{ rand({FULL_WEIGHT}),sub(txn.units) lt 0 }}",
-        f'http-request set-header {contract.MIRROR_HEADER} "{said}" if mirrored {{ var(txn.token) -m found }}',
+        *marked("txn.mirror", f"rand({FULL_WEIGHT})"),
+    )
+
+
+def marked(entry: str, draw: str) -> tuple[str, ...]:
+    """Rules that mark the requests for which a variable holds an ``entry``, where ``draw`` is in its share."""
+    said, found = f"{entry}_said", f"{{ var({entry}) -m found }}"
+    header = f"%[var(proc.tap_to)]|%[var({entry}),field(4,|)]|%[var({said})]|%[var({said}),{_SIGNED}]"
+    return (
+        f"http-request set-var(txn.units) var({entry}),field(1,|),mul(1) if {found}",
+        f'http-request set-var-fmt({said}) "%[var({entry}),field(2,|,2)]|%[date({LIFE_S})]"'
+        f" if {found} inference {{ {draw},sub(txn.units) lt 0 }}",
+        f'http-request add-header {contract.MIRROR_HEADER} "{header}" if {found} {{ var({said}) -m found }}',
     )
 
 
@@ -85,9 +93,17 @@ _COPIES = (
     " unless METH_POST { path_beg /v2/models/ } { path_end /infer }",
     "http-request set-var(txn.place) var(txn.aim),field(1,/)",
     "http-request set-var(txn.wanted) var(txn.aim),field(2,/)",
+    "acl exact var(txn.wanted) -m found",
     "http-request return status 404 content-type application/json string"
     """ '{"error": "the Model has no such revision now"}'"""
-    " unless { var(txn.place),map(arms.map),field(2,/),strcmp(txn.wanted) eq 0 }",
+    " if exact !{ var(txn.place),map(arms.map),field(2,/),strcmp(txn.wanted) eq 0 }",
+    "http-request set-var-fmt(txn.key) %[var(txn.aim),field(1,:)]/%[var(txn.aim),field(2,:)] if !exact",
+    "http-request set-var(txn.weight) var(txn.key),map_str_int(routes.map) if !exact",
+    "http-request return status 404 content-type application/json string"
+    """ '{"error": "the Model does not serve now"}' if !exact !{ var(txn.weight),add(0) ge 0 }""",
+    "http-request set-var-fmt(txn.place) %[var(txn.aim)]:b if !exact",
+    f"http-request set-var-fmt(txn.place) %[var(txn.aim)]:a if !exact {{ rand({FULL_WEIGHT}),sub(txn.weight) lt 0 }}",
+    f"http-request track-sc1 var(txn.tap),field(2,|),concat(/{counting.COPIED}) table {counting.TABLE} if !exact",
     "use_backend %[var(txn.place)]:h1",
 )
 
@@ -120,11 +136,14 @@ def entries(key: str, places: Places) -> dict[str, str]:
     for slot, arm in places.placed:
         if arm.revision == found.revision:
             aimed = assignment.place(key, slot)
-            said = {"revision": arm.revision, "compare": json.loads(found.compare)}
-            what = f"{aimed}/{arm.revision}|{arm.workload}/{aimed}|{_packed(said)}"
-            return {other: f"{found.weight}|{what}" for other in others}
+            said = entry(
+                found.weight, f"{aimed}/{arm.revision}", f"{arm.workload}/{aimed}", found.compare, revision=arm.revision
+            )
+            return dict.fromkeys(others, said)
     return {}
 
 
-def _packed(said: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(said, separators=(",", ":")).encode()).decode()
+def entry(weight: int, aim: str, counter: str, compare: str, **whom: str) -> str:
+    """What a map says of copies; ``whom`` is what the server says of who gets them."""
+    said = json.dumps({**whom, "compare": json.loads(compare)}, separators=(",", ":"))
+    return f"{weight}|{aim}|{counter}|{base64.urlsafe_b64encode(said.encode()).decode()}"

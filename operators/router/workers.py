@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from operators.api.plan import Counts
-from operators.router import assignment, counting, mirroring, outcomes
+from operators.router import assignment, counting, mirroring, outcomes, shadowing
 from operators.router.counting import Counted
 from operators.router.ejection import Tally, Which
 
@@ -143,6 +143,7 @@ _ORDER = (
     counting.MAP,
     mirroring.MAP,
     outcomes.MAP,
+    shadowing.MAP,
     "reasons.map",
     "routes.map",
     "names.map",

@@ -35,6 +35,12 @@ def runtime(**spec: Any) -> dict[str, Any]:
     }
 
 
+def shadowed(*models: str) -> dict[str, Any]:
+    made = endpoint(90, 10)
+    made["spec"]["shadow"] = [{"model": name, "percent": 10} for name in models]
+    return made
+
+
 def image(**said: Any) -> dict[str, Any]:
     output = {"labels": ["person"], "detections": {"joints": 17, "leastScore": 0.5}}
     return model(contract={"input": {"image": {"size": [640, 640], **said}}, "output": output})
@@ -62,6 +68,7 @@ REFUSED = [
     (model(name="Digits"), "metadata.name"),
     (model(name="d" * 41), "metadata.name"),
     (endpoint(60, 30), "spec"),
+    (shadowed("a", "a"), "spec"),
     (sticky(), "spec.assignment"),
     (runtime(), "spec"),
 ]
@@ -77,6 +84,7 @@ ACCEPTED = [
     image(mode="grey", mean=[0.5], std=[0.5]),
     image(),
     endpoint(90, 10),
+    shadowed("a", "b"),
     sticky(header="X-User"),
     sticky(header="X-User", cookie="sid"),
     runtime(image="engine:1"),

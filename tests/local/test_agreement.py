@@ -35,10 +35,12 @@ class Asking:
     failures: list[str] = dataclasses.field(default_factory=list)
     sent: int = 0
 
+    name: str = "digits"
+
     async def run(self, is_ended: Callable[[], bool]) -> None:
         with np.load(DIGITS / "eval.npz", allow_pickle=False) as held_out:
             pictures = np.asarray(held_out["x"], np.float32)
-        url = f"http://127.0.0.1:{self.port}/v2/models/digits/infer"
+        url = f"http://127.0.0.1:{self.port}/v2/models/{self.name}/infer"
         loop = asyncio.get_running_loop()
         began = loop.time()
         limits = httpx.Limits(max_connections=32)

@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from operators.api.endpoint import Assignment
 from operators.api.errors import Unreachable
-from operators.api.plan import CELLS, Arm, Counts, Mirror, Route, RouteObserved
+from operators.api.plan import CELLS, Arm, Counts, Mirror, Route, RouteObserved, Shadow, Split
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Server, Table, successor
@@ -649,3 +650,73 @@ async def test_a_token_outlives_the_agent_and_a_reload_and_no_restart_of_haproxy
         trusted = await token(client, listen, r1)
         assert (await client.post(url(listen), content=b"{}", headers=trusted)).text == "r2"
         await last.stop(STOP_TIMEOUT_S)
+
+
+def shadowed(before: Table, live: Backend, *copies: tuple[Backend, int]) -> Table:
+    """Endpoint ``reader``, sticky by header, before Model ``digits``, with Models that get shares of copies."""
+    models = [Route("default", "digits", (Arm("digits-r1", "r1", "fp32", 10_000),))]
+    models += [Route("default", b.name, (Arm(f"{b.name}-r1", "r1", "fp32", 10_000),)) for b, _ in copies]
+    shadows = tuple(Shadow(b.name, share, "{}") for b, share in copies)
+    split = Split("default", "reader", (("digits", 10_000),), Assignment(header="x-user"), shadows=shadows)
+    servers = {"default/digits-r1": (live.server,)} | {f"default/{b.name}-r1": (b.server,) for b, _ in copies}
+    return successor(before, [*models, split], servers, None)
+
+
+def marks(request: bytes) -> dict[str, str]:
+    """For which Models copies of ``request`` are to be sent, and with which tokens."""
+    lines = re.findall(rb"^%s: (.*)\r$" % MIRROR_HEADER.encode(), request.partition(b"\r\n\r\n")[0] + b"\r", re.M)
+    said = [line.decode().split("|", 2) for line in lines]
+    return {json.loads(base64.urlsafe_b64decode(what))["model"]: token for _, what, token in said}
+
+
+async def test_requests_of_an_endpoint_are_marked_for_each_shadow_and_always_the_same_units(
+    running: Router, listen: Listen
+) -> None:
+    reader = url(listen, "/v2/models/reader/infer")
+    async with backend("r1") as r1, backend("all") as all_, backend("half") as half, httpx.AsyncClient() as client:
+        await running.apply(shadowed(running.table, r1, (all_, 10_000), (half, 5_000)))
+
+        async def marked(**headers: str) -> bool:
+            assert (await client.post(reader, content=b"{}", headers=headers)).text == "r1"
+            found = marks(r1.request).keys()
+            assert found in ({"all"}, {"all", "half"})
+            return "half" in found
+
+        first = {f"user-{n}": await marked(**{"x-user": f"user-{n}"}) for n in range(60)}
+        again = {f"user-{n}": await marked(**{"x-user": f"user-{n}"}) for n in range(60)}
+        assert first == again
+        assert 10 < sum(first.values()) < 50
+        assert 10 < sum([await marked() for _ in range(60)]) < 50
+        await client.get(url(listen, "/v2/models/reader"))
+        assert marks(r1.request) == {}, "what is no inference is not copied"
+        await client.post(url(listen), content=b"{}")
+        assert marks(r1.request) == {}, "the Model's own requests are not the Endpoint's"
+
+
+async def test_a_copy_for_a_shadow_goes_to_its_model_and_is_counted_for_the_endpoint_alone(
+    running: Router, listen: Listen
+) -> None:
+    reader = url(listen, "/v2/models/reader/infer")
+    async with backend("r1") as r1, backend("next") as to, httpx.AsyncClient() as client:
+        await running.apply(shadowed(running.table, r1, (to, 10_000)))
+        assert (await client.post(reader, content=b"{}")).text == "r1"
+        token = {MIRROR_HEADER: marks(r1.request)["next"]}
+        copy = await client.post(url(listen, "/v2/models/next/infer"), content=b"{}", headers=token)
+        assert (copy.text, marks(to.request)) == ("next", {})
+        for path in (AGREED_PATH, DISAGREED_PATH, AGREED_PATH):
+            assert (await client.post(url(listen, path), headers=token)).status_code == 204
+
+        async def is_counted() -> bool:
+            seen = running.observe("default", "reader")
+            return seen is not None and list(seen.counts.values()) == [{"next": Counts(1, agreed=2, disagreed=1)}]
+
+        await until("copy and answers are counted", is_counted)
+        seen = running.observe("default", "next")
+        assert seen is not None
+        assert seen.counts == {}
+        before = running.table
+        digits, nothing = before.models["default/digits"].route("default/digits"), Route("default", "next", ())
+        routes: list[Route | Split] = [digits, nothing, *before.endpoints.values()]
+        await running.apply(successor(before, routes, dict(before.servers), None))
+        gone = await client.post(url(listen, "/v2/models/next/infer"), content=b"{}", headers=token)
+        assert (gone.status_code, gone.json()) == (404, {"error": "the Model does not serve now"})

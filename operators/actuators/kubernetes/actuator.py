@@ -67,7 +67,6 @@ class KubernetesActuator:
             workloads=workloads,
             builds=builds,
             cannot_build=self.building.hindrance,
-            cannot_mirror=f"{self.gateway} has no requests copied" if self.gateway else "",
         )
         weights = {revision.name: revision.weight for revision in model.status.revisions}
         reported = {

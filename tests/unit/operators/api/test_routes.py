@@ -11,7 +11,7 @@ from operators.api.contract import Detections
 from operators.api.endpoint import Assignment
 from operators.api.errors import InvalidObject
 from operators.api.outcomes import Tally, Told
-from operators.api.plan import Arm, Counts, Mirror, Outcomes, Route, RouteObserved, Split
+from operators.api.plan import Arm, Counts, Mirror, Outcomes, Route, RouteObserved, Shadow, Split
 
 DETECTIONS = json.dumps({"output": {"detections": Detections(joints=17).to_dict()}}, sort_keys=True)
 NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a", 1_000)
@@ -30,6 +30,7 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Route("ns", "digits", (NEW, OLD), assignment=Assignment(header="X-Tenant", cookie="session_id")),
         Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
+        Split("ns", "reader", (("digits", 10_000),), shadows=(Shadow("next", 500, "{}"), Shadow("b", 1, DETECTIONS))),
         Split("ns", "reader", ()),
         Split("ns", "reader", (("a", 10_000),), None, {"x": "a"}, Outcomes("1a2b", "clicks", ("x", "y"), False)),
     ],
@@ -82,6 +83,10 @@ def with_mirror(**part: Any) -> dict[str, Any]:
         ),
         (config_map("e-split", '{"shares": [], "assignment": {"cookie": "a b"}}'), "assignment.cookie: String should"),
         (config_map("e-split", '{"shares": [], "names": {"a": "M/x"}}'), "names.a: String should match pattern"),
+        (
+            config_map("e-split", '{"shares": [], "shadows": [{"model": "a|b", "weight": 1, "compare": {}}]}'),
+            "shadows.0.model: String should match pattern",
+        ),
         (
             config_map(
                 "e-split",

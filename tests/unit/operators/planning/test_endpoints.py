@@ -94,12 +94,6 @@ def test_an_endpoint_whose_route_is_refused_is_not_ready() -> None:
     assert told(decided) == ("False", "NotRouted", "endpoint reader: Gateway infra/web says no")
 
 
-def test_fields_that_are_not_acted_on_are_named() -> None:
-    decided = plan(endpoint(shadow=[{"model": "a"}]), named("a"), named("b"))
-    message = "endpoint reader: this version stores, but does not act on: spec.shadow"
-    assert told(decided, "Accepted") == ("True", "PartlyActedOn", message)
-
-
 def test_where_nobody_counts_outcomes_there_is_no_experiment() -> None:
     gateway = Observation(gateway="Gateway infra/web")
     decided = plan(endpoint(policy="bandit", experiment={}), named("a"), named("b"), seen=gateway)

@@ -653,7 +653,7 @@ def test_the_contract_says_by_what_answers_are_compared() -> None:
 def test_where_nobody_compares_answers_none_are_waited_for_and_that_is_said() -> None:
     world = rolling(analysis=ANALYSIS | {"agreement": AGREEMENT})
     ready(world, "b")
-    seen = dataclasses.replace(world.observation(), cannot_mirror="nobody would send copies")
+    seen = dataclasses.replace(world.observation(), gateway="Gateway infra/web")
     decided = plan.model(world.model, RUNTIMES, seen, world.now)
     assert isinstance(decided.route, Route)
     assert decided.route.mirror is None

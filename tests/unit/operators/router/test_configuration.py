@@ -55,6 +55,7 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         "counted.map": {},
         "mirror.map": {},
         "outcomes.map": {},
+        "shadows.map": {},
     }
 
 
