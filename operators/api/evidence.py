@@ -57,6 +57,8 @@ class MetricEvidence(Seen):
     """The same against "worse than allowed"."""
     tallies: tuple[Tally, ...] = (Tally(),)
     """What it rests on; of latency one for each edge."""
+    margin: tuple[float, ...] = ()
+    """What is not tolerated, as it is weighed: sums under another margin are not mixed."""
 
 
 class Scatter(Seen):

@@ -44,7 +44,8 @@ def begin(
     """
     history = windows.total(route, stable)
     at = now.isoformat(timespec="milliseconds")
-    errors = MetricEvidence(name="errors", against_good=(0.0,) * len(WORSE), against_bad=(0.0,))
+    asked = _margin("errors", settings)
+    errors = MetricEvidence(name="errors", against_good=(0.0,) * len(WORSE), against_bad=(0.0,), margin=asked)
     evidence = Evidence(
         stable=stable,
         candidate=candidate,
@@ -59,6 +60,9 @@ def begin(
 
 def weigh(evidence: Evidence, route: RouteObserved | None, settings: Analysis, now: datetime.datetime) -> Evidence:
     """``evidence`` with what was counted since its last window. The same object where there is nothing new."""
+    if (renewed := _renewed(evidence, route, settings)) is not evidence:
+        # What was counted meanwhile was counted under both.
+        return _marked(renewed, route, settings, now)
     elapsed_s = (now - datetime.datetime.fromisoformat(evidence.at)).total_seconds()
     share = windows.share(route, evidence.stable, evidence.candidate)
     marks = windows.marks(route, evidence.stable, evidence.candidate, evidence.edges)
@@ -87,6 +91,34 @@ def weigh(evidence: Evidence, route: RouteObserved | None, settings: Analysis, n
     return _marked(evidence, route, settings, now, servers)
 
 
+def _margin(name: str, settings: Analysis) -> tuple[float, ...]:
+    """What is not tolerated of a metric, as numbers; empty where it is not judged."""
+    limit, compared = settings.max_latency_increase, settings.agreement
+    if name == "errors":
+        return (settings.max_error_rate_increase,)
+    if name == "latency":
+        return () if limit is None else (limit.percentile, limit.ratio)
+    return () if compared is None else (compared.max_disagreement, compared.tolerance or 0.0)
+
+
+def _renewed(evidence: Evidence, route: RouteObserved | None, settings: Analysis) -> Evidence:
+    """``evidence`` without what was weighed under another margin than that of ``settings``.
+
+    Of errors "no worse than the stable one" does not depend on it, and stays. Edges of latency follow from it, and
+    agreement is held against it from both sides: these begin anew. The same object where no margin is another.
+    """
+    kept = tuple(metric for metric in evidence.metrics if metric.margin == _margin(metric.name, settings))
+    if len(kept) == len(evidence.metrics):
+        return evidence
+    if all(metric.name != "errors" for metric in kept):
+        (errors,) = (metric for metric in evidence.metrics if metric.name == "errors")
+        update = {"against_bad": (0.0,), "margin": _margin("errors", settings)}
+        kept = (errors.model_copy(update=update), *kept)
+    if evidence.edges and all(metric.name != "latency" for metric in kept):
+        return _fresh(evidence.model_copy(update={"metrics": kept, "edges": ()}), route)
+    return _unpaired(evidence.model_copy(update={"metrics": kept}))
+
+
 def design_effect(evidence: Evidence) -> float:
     """How much more than independent requests the stable's counts scatter, in whatever is compared."""
     told = [evidence.before, *(level.scatters for level in evidence.levels)]
@@ -112,7 +144,8 @@ def _marked(
     if chosen := edges.choose(history, limit):
         good, bad = (0.0,) * (len(chosen) * len(WORSE)), (0.0,) * len(BETTER)
         tallies = (Tally(),) * len(chosen)
-        latency = MetricEvidence(name="latency", against_good=good, against_bad=bad, tallies=tallies)
+        asked = _margin("latency", settings)
+        latency = MetricEvidence(name="latency", against_good=good, against_bad=bad, tallies=tallies, margin=asked)
         update = {"edges": chosen, "metrics": (*evidence.metrics, latency)}
         evidence = _fresh(evidence.model_copy(update=update), route)
         servers = None
@@ -135,7 +168,9 @@ def _with_agreement(evidence: Evidence, settings: Analysis) -> Evidence:
     if (settings.agreement is not None) == (len(others) < len(evidence.metrics)):
         return evidence
     good, bad = (0.0,) * len(WORSE), (0.0,) * len(BETTER)
-    new = () if settings.agreement is None else (MetricEvidence(name="agreement", against_good=good, against_bad=bad),)
+    asked = _margin("agreement", settings)
+    compared = MetricEvidence(name="agreement", against_good=good, against_bad=bad, margin=asked)
+    new = () if settings.agreement is None else (compared,)
     return evidence.model_copy(update={"metrics": (*others, *new)})
 
 

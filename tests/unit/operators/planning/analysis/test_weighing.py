@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from operators.api.evidence import Evidence
 from operators.api.model import Analysis, MaxLatencyIncrease
 from operators.api.plan import Arm, Counts, RouteObserved
-from operators.planning.analysis import odds, weighing
+from operators.planning.analysis import odds, verdict, weighing
 from operators.planning.analysis.windows import Table
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -95,6 +95,57 @@ def test_edges_are_chosen_once_the_stable_has_answered_enough_and_judge_only_wha
     ]
     evidence = after(evidence, seen(grown(few, 1800, 0), Counts(200, 0, {9000: 200})), 20, LATENCY)
     assert evidence.metrics[1].against_good[2] > 50
+
+
+def weighed(settings: Analysis) -> tuple[Evidence, Counts, Counts]:
+    """One window after the beginning, and the counts by then."""
+    evidence = weighing.begin(seen(STABLE, CANDIDATE), "a", "b", settings, NOW)
+    stable, candidate = grown(STABLE, 900, 1), grown(CANDIDATE, 100, 2)
+    return after(evidence, seen(stable, candidate), 10, settings), stable, candidate
+
+
+def test_another_margin_of_errors_weighs_promotion_anew_and_keeps_what_speaks_for_a_rollback() -> None:
+    before, stable, candidate = weighed(ERRORS)
+    other = Analysis(max_error_rate_increase=0.1)
+    found = after(before, seen(grown(stable, 900, 0), grown(candidate, 100, 0)), 20, other)
+    (metric,) = found.metrics
+    assert (metric.against_good, metric.tallies) == (before.metrics[0].against_good, before.metrics[0].tallies)
+    assert metric.against_bad == (0.0,)
+    stable, candidate = grown(stable, 1800, 0), grown(candidate, 200, 0)
+    found = after(found, seen(stable, candidate), 30, other)
+    assert found.metrics[0].against_bad[0] > 0
+    assert found.metrics[0].tallies[0].candidate == (200, 2), "the window in which it changed is under neither"
+
+
+def test_another_margin_is_taken_up_also_while_nothing_is_counted() -> None:
+    before, _, _ = weighed(ERRORS)
+    assert after(before, None, 20, Analysis(max_error_rate_increase=0.001)).metrics[0].against_bad == (0.0,)
+
+
+def test_another_margin_of_latency_chooses_edges_anew_and_leaves_errors_as_they_are() -> None:
+    before, stable, candidate = weighed(LATENCY)
+    other = Analysis(max_latency_increase=MaxLatencyIncrease(ratio=3))
+    found = after(before, seen(stable, candidate), 11, other)
+    assert [edge.above_us for edge in found.edges] == [edge.above_us for edge in before.edges]
+    assert all(new.allowed_us > old.allowed_us for new, old in zip(found.edges, before.edges, strict=True))
+    assert found.metrics[0] == before.metrics[0]
+    assert set(found.metrics[1].against_good + found.metrics[1].against_bad) == {0.0}
+    assert len(found.marks[0].candidate) == len(before.marks[0].candidate)
+
+
+def test_latency_that_is_judged_no_more_stands_in_nobodys_way() -> None:
+    before, stable, candidate = weighed(LATENCY)
+    found = after(before, seen(stable, candidate), 11, ERRORS)
+    assert ([metric.name for metric in found.metrics], found.edges) == (["errors"], ())
+    for tick in range(2, 20):
+        found = after(found, seen(grown(stable, 900 * tick, 0), grown(candidate, 100 * tick, 0)), 10 * tick, ERRORS)
+    assert verdict.judge(found, ERRORS).decision is verdict.Decision.PROMOTE
+
+
+def test_bounds_and_deadlines_that_change_leave_the_evidence_as_it_is() -> None:
+    before, stable, candidate = weighed(LATENCY)
+    other = LATENCY.model_copy(update={"alpha": 0.1, "beta": 0.1, "deadline": "5m", "on_inconclusive": "pause"})
+    assert after(before, seen(stable, candidate), 20, other) is before
 
 
 def test_what_is_remembered_stays_small() -> None:
