@@ -24,7 +24,7 @@ import pydantic
 
 from operators.api.errors import OperatorError, Unreachable
 from operators.api.plan import Arm, RouteObserved
-from operators.router import collecting, configuration, counting, daemon, ejection, mirroring, workers
+from operators.router import budget, collecting, configuration, counting, daemon, ejection, mirroring, workers
 from operators.router.collecting import Collector
 from operators.router.configuration import Listen
 from operators.router.control import SOCKET, Control
@@ -65,6 +65,7 @@ class Router:
         self._applied: Table | None = None
         self._written: dict[str, str] = {}
         self._records: Mapping[ejection.Which, ejection.Record] = {}
+        self._looks: Mapping[str, tuple[budget.Look, ...]] = {}
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -226,7 +227,8 @@ class Router:
             await self._control.reload()
             current, *leaving = await self._control.workers()
         worker = await self._control.read(current)
-        missing = workers.commands(worker, maps, servers, self._left_out(worker))
+        left_out, maps[budget.MAP] = self._judged(worker)
+        missing = workers.commands(worker, maps, servers, left_out)
         if missing:
             await self._control.run(current, missing)
             worker = await self._control.read(current)
@@ -241,13 +243,11 @@ class Router:
         self.contact = asyncio.get_running_loop().time()
         return not missing and not leaving and table == self.table
 
-    def _left_out(self, worker: Worker) -> frozenset[ejection.Which]:
-        """Servers that fail where others do not, after one more look at what they answered."""
-        now_s = asyncio.get_running_loop().time()
-        before, tallies = (
-            self._records,
-            {key: {n: s.tally for n, s in of.items()} for key, of in worker.backends.items()},
-        )
+    def _judged(self, worker: Worker) -> tuple[frozenset[ejection.Which], dict[str, str]]:
+        """Servers that fail where others do not, and budgets that are spent, after one more look at the counters."""
+        now_s, before = asyncio.get_running_loop().time(), self._records
+        tallies = {key: {n: s.tally for n, s in of.items()} for key, of in worker.backends.items()}
+        self._looks, spent = budget.looked(self._looks, tallies, now_s)
         self._records = ejection.judged(before, tallies, now_s)
         found = ejection.left_out(self._records, now_s)
         for backend, name in found - ejection.left_out(before, now_s):
@@ -259,7 +259,7 @@ class Router:
                 record.out_until_s - now_s,
                 100 * record.share,
             )
-        return found
+        return found, spent
 
     async def _counted(self, pid: int, worker: Worker) -> Worker:
         """``worker`` with what it has counted, if it counts anything and has not ended meanwhile."""

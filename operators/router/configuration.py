@@ -11,6 +11,7 @@ weights, revisions, variants and servers change without a reload.
     reasons.map  ns/name    -> base64 of why nothing serves it
     arms.map     ns:name:a  -> workload/revision/variant/protocol of unary gRPC
     names.map    hex of the field that holds a gRPC message's model name, its length included -> ns/name
+    spent.map    ns:name:a:h1 -> 1 where no request is sent again, see ``budget``
     counted.map  ns/name    -> 1 where requests are counted, see ``counting``
     mirror.map   ns:name:a  -> for whom its requests are copied, see ``mirroring``
     and those of ``assignment`` and ``outcomes``
@@ -25,7 +26,7 @@ import itertools
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from operators.router import assignment, counting, mirroring, outcomes, shadowing
+from operators.router import assignment, budget, counting, mirroring, outcomes, shadowing
 from operators.router.table import Server, Table
 from serving import contract
 
@@ -40,6 +41,7 @@ MAPS = (
     mirroring.MAP,
     outcomes.MAP,
     shadowing.MAP,
+    budget.MAP,
 )
 _STRUCTURE = "STRUCTURE"
 
@@ -253,7 +255,7 @@ _REPLICATED = (
     # One more server and no third: a request that kills servers kills two.
     "retries 1",
     "retry-on conn-failure empty-response",
-    "http-request disable-l7-retry if { nbsrv lt 2 }",
+    f"http-request disable-l7-retry if {{ nbsrv lt 2 }} || {{ be_name,map({budget.MAP}) -m found }}",
 )
 """Where there is another server, it gets the request of one that ended before the first byte of an answer."""
 

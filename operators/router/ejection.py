@@ -31,6 +31,8 @@ class Tally:
 
     well: int = 0
     failed: int = 0
+    again: int = 0
+    """Requests that another server got because this one ended without a word."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,15 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from operators.api.plan import Counts
-from operators.router import assignment, counting, mirroring, outcomes, shadowing
+from operators.router import assignment, budget, counting, mirroring, outcomes, shadowing
 from operators.router.counting import Counted
 from operators.router.ejection import Tally, Which
 
 _PXNAME, _SVNAME, _SCUR, _STATUS = 0, 1, 4, 17
-_WELL, _FAILED = (39, 40, 41, 42), (13, 14, 43)
-"""Columns of answers below 500, and of failed connections, answers that did not come, and answers from 500 on."""
+_TALLY = (39, 40, 41, 42), (13, 14, 43), (15,)
+"""Columns of answers below 500; of failed connections, answers that did not come, and answers from 500 on; of what was
+sent again.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,7 @@ def parse_backends(answer: str) -> dict[str, dict[str, ServerSeen]]:
             continue
         servers = backends.setdefault(row[_PXNAME], {})
         if row[_SVNAME] != "BACKEND":
-            status, tally = row[_STATUS], Tally(*(sum(int(row[n] or 0) for n in of) for of in (_WELL, _FAILED)))
+            status, tally = row[_STATUS], Tally(*(sum(int(row[n] or 0) for n in of) for of in _TALLY))
             servers[row[_SVNAME]] = ServerSeen(
                 int(row[_SCUR]), not status.startswith("MAINT"), status.startswith("DRAIN"), tally
             )
@@ -144,6 +146,7 @@ _ORDER = (
     mirroring.MAP,
     outcomes.MAP,
     shadowing.MAP,
+    budget.MAP,
     "reasons.map",
     "routes.map",
     "names.map",

@@ -244,6 +244,31 @@ async def test_a_request_that_kills_servers_is_seen_by_two_at_most(
         assert (await client.post(url(listen), content=b"harmless")).text == "r1"
 
 
+async def test_where_most_requests_would_be_sent_again_none_is_until_that_is_over(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as one, backend("r1") as two, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        one.killed_by = two.killed_by = b"poison"
+        await running.apply(replicas(running.table, one, two))
+
+        async def asked() -> int:
+            before = one.asked + two.asked
+            assert (await client.post(url(listen), content=b"poison")).status_code == 502
+            return one.asked + two.asked - before
+
+        assert await asked() == 2
+
+        async def sent_once() -> bool:
+            return {await asked() for _ in range(5)} == {1}
+
+        async def sent_again() -> bool:
+            return await asked() == 2
+
+        await until("the budget is spent", sent_once)
+        await until("there is a budget again", sent_again)
+        assert reloads(running) == 1
+
+
 async def test_steady_means_that_nothing_is_sent(running: Router, listen: Listen) -> None:
     async with backend("r1") as r1:
         await running.apply(table(running.table, r1))

@@ -56,6 +56,7 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         "mirror.map": {},
         "outcomes.map": {},
         "shadows.map": {},
+        "spent.map": {},
     }
 
 

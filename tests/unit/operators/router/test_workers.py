@@ -109,7 +109,7 @@ def test_arms_that_are_counted_begin_at_zero_and_those_that_are_not_are_unknown(
 
 
 def test_answers_of_haproxy_are_read_as_it_writes_them() -> None:
-    rest, answers = ",0," + "," * 7 + "1,2,,,", "," * 22 + "10,20,30,40,50,,"
+    rest, answers = ",0," + "," * 7 + "1,2,3,,", "," * 22 + "10,20,30,40,50,,"
     answer = "\n".join(
         [
             "# pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,eresp,wretr,wredis,status,",
@@ -124,9 +124,9 @@ def test_answers_of_haproxy_are_read_as_it_writes_them() -> None:
     )
     assert parse_backends(answer) == {
         "default:m:a:h1": {
-            "m-r1:127.0.0.1:8001": ServerSeen(7, True, False, Tally(100, 53)),
-            "m-r1:127.0.0.1:8002": ServerSeen(0, False, False, Tally(100, 53)),
-            "m-r1:127.0.0.1:8003": ServerSeen(0, True, True, Tally(100, 53)),
+            "m-r1:127.0.0.1:8001": ServerSeen(7, True, False, Tally(100, 53, 3)),
+            "m-r1:127.0.0.1:8002": ServerSeen(0, False, False, Tally(100, 53, 3)),
+            "m-r1:127.0.0.1:8003": ServerSeen(0, True, True, Tally(100, 53, 3)),
         },
         "default:m:b:h1": {},
     }
