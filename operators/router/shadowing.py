@@ -9,7 +9,7 @@ All else is done as in ``mirroring``, but that a copy for a Model has no aim amo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from operators.api.plan import FULL_WEIGHT
 from operators.router import assignment, mirroring
@@ -32,6 +32,11 @@ def entries(table: Table) -> dict[str, str]:
         for key, split in table.endpoints.items()
         for number, shadow in enumerate(split.shadows)
     }
+
+
+def counters(entries: Mapping[str, str], key: str) -> list[str]:
+    """MODEL/NAMESPACE:NAME:s of each shadow that ``shadows.map`` has of an Endpoint."""
+    return [entry.split("|")[2] for name, entry in entries.items() if name.rpartition("/")[0] == key]
 
 
 def rules(table: Table) -> Iterator[str]:

@@ -47,12 +47,13 @@ class Worker:
     """When ``counts`` were read, by the loop's clock."""
 
     def counted(self, namespace: str, name: str) -> dict[str, Counts]:
-        """Counts of a Model by workload; of its arms of now even if they are zero."""
+        """Counts of a Model by workload, of an Endpoint by shadow; of those of now even if they are zero."""
         if f"{namespace}/{name}" not in self.maps.get(counting.MAP, {}):
             return {}
         model = f"{namespace}:{name}"
         arms = (self.maps["arms.map"].get(f"{model}:{slot}", "") for slot in "ab")
-        found = {arm.partition("/")[0]: Counts() for arm in arms if arm}
+        named = (*arms, *shadowing.counters(self.maps[shadowing.MAP], f"{namespace}/{name}"))
+        found = {of.partition("/")[0]: Counts() for of in named if of}
         return found | self.counts.of(model)
 
     def weight(self, place: str) -> int:

@@ -42,6 +42,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.go = threading.Event()
         self.go.set()
         self.held = threading.Event()
+        self.mark: str | None = None
+        """What the last request said of copies."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -50,6 +52,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.held.set()
+        self.server.mark = self.headers["penstock-mirror"]
         self.server.go.wait()
         self.send_response(200)
         self.send_header("content-length", "2")
@@ -245,6 +248,37 @@ def test_what_clients_report_reaches_the_endpoints_status_and_outlives_the_route
     report(3)
     cluster.until("nothing was lost or counted twice", lambda: counted() == 12)
     assert cluster.condition("reader", "Accepted", "pep")["reason"] == "Accepted"
+
+
+def test_copies_of_an_endpoints_requests_are_counted_in_its_status(routed: Routed) -> None:
+    routed.ready(routed.router())
+    cluster = routed.cluster
+    for name in ("digits", "wide"):
+        routed.apply(DIGEST_B, name)
+        routed.start_newest(name)
+        routed.complete(name)
+    arms = [{"name": "control", "model": "digits", "weight": 100}]
+    spec = {"arms": arms, "shadow": [{"model": "wide", "compare": {"tolerance": 0.01}}]}
+    metadata = {"name": "reader"}
+    cluster.apply({"apiVersion": "penstock.dev/v1alpha1", "kind": "Endpoint", "metadata": metadata, "spec": spec})
+
+    def mark() -> str | None:
+        httpx.post(f"{routed.url}/{cluster.namespace}/reader/v2/models/reader/infer", timeout=60)
+        return routed.server.mark
+
+    cluster.until("requests are to be copied", lambda: mark() is not None)
+    said = mark()
+    assert said is not None
+    address, _, token = said.split("|", 2)
+    headers = {"penstock-mirror": token}
+    for path, status in (("/v2/models/wide/infer", 200), ("/penstock/agreed", 204), ("/penstock/disagreed", 204)):
+        assert httpx.post(f"http://{address}{path}", headers=headers, timeout=60).status_code == status
+
+    def shadows() -> list[tuple[int, ...]]:
+        found = cluster.get("endpoint", "reader")["status"].get("shadows", ())
+        return [tuple(shadow[what] for what in ("copied", "compared", "agreed")) for shadow in found]
+
+    cluster.until("the status has them", lambda: shadows() == [(1, 2, 1)])
 
 
 def test_an_old_revision_stays_while_a_router_still_has_its_requests(routed: Routed) -> None:
