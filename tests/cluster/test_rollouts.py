@@ -23,7 +23,7 @@ class Namespace:
     def __init__(self, cluster: Cluster, node: Node, namespace: str, buckets: Server, folder: pathlib.Path) -> None:
         self.http, self.grpc = f"{node.address}:{HTTP_PORT}", f"{node.address}:{GRPC_PORT}"
         self.namespace, self.folder = namespace, folder
-        self.image = installation.archives(print)["serve"].reference
+        self.image = installation.archives(print)["penstock-serve"].reference
         self._cluster = cluster
         self._environment = {**os.environ, **buckets.environment}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "penstock-storage"}}
