@@ -254,6 +254,8 @@ class RolloutStatus(Seen):
     """That time for errors, in seconds; left out while the traffic is not known."""
     latency_detection_s: float | None = None
     """The same for latency; left out, too, where latency is not judged."""
+    agreement_detection_s: float | None = None
+    """The same for answers that differ twice as often as is allowed; left out, too, where none are compared."""
     evidence: Evidence | None = None
     """What the analysis remembers."""
     trail: tuple[Point, ...] = ()

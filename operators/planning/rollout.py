@@ -292,11 +292,12 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
     """What is remembered and told of the evidence."""
     if s.evidence is None or s.settings.analysis is None or judged is None:
         none = {"evidence": None, "against": None, "in_favour": None, "detection_s": None}
-        none |= {"latency_detection_s": None}
+        none |= {"latency_detection_s": None, "agreement_detection_s": None}
         return none | {"verdict": "", "detection": ""}
     settings, share = s.settings.analysis, target / FULL_WEIGHT
     errors_s = verdict.detection_s(s.evidence, settings, share)
     slower_s = verdict.latency_detection_s(s.evidence, settings, share)
+    differs_s = verdict.agreement_detection_s(s.evidence, settings, share)
     told = []
     if errors_s is not None:
         answered, failed = s.evidence.base
@@ -305,11 +306,14 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
         told.append(f"{worse} where the stable revision has {100 * stable:.2g} %, in about {_about(errors_s)}")
     if slower_s is not None and settings.max_latency_increase is not None:
         told.append(f"answers {settings.max_latency_increase.ratio:g} times as slow, in about {_about(slower_s)}")
+    if differs_s is not None and settings.agreement is not None:
+        differing = 100 * verdict.TWICE * settings.agreement.max_disagreement
+        told.append(f"{differing:g} % answers that differ, in about {_about(differs_s)}")
     detection = f"with this traffic the analysis finds {' and '.join(told)}" if told else ""
     against = _standing(verdict.log_e(s.evidence, settings), settings.alpha)
     in_favour = _standing(verdict.log_e_for(s.evidence, settings), settings.beta)
     words = {"verdict": judged.sentence, "detection": detection, "detection_s": _rounded(errors_s)}
-    words |= {"latency_detection_s": _rounded(slower_s)}
+    words |= {"latency_detection_s": _rounded(slower_s), "agreement_detection_s": _rounded(differs_s)}
     return words | {"evidence": s.evidence, "against": against, "in_favour": in_favour}
 
 

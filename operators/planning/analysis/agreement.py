@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 
 
-def log_e(compared: int, disagreed: int, allowed: float, odds: float) -> float:
+def log_e(compared: float, disagreed: float, allowed: float, odds: float) -> float:
     """Logarithm of e for ``disagreed`` of ``compared`` requests; ``allowed`` is m, ``odds`` the ratio of odds."""
     other = odds * allowed / (1 - allowed + odds * allowed)
     good = math.log1p(-other) - math.log1p(-allowed)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from operators.api.base import duration_s
 from operators.api.evidence import Evidence, MetricEvidence
 from operators.api.model import Analysis
-from operators.planning.analysis import detection, dispersion, weighing
+from operators.planning.analysis import agreement, detection, dispersion, weighing
 
 
 class Decision(enum.StrEnum):
@@ -40,6 +40,8 @@ class Verdict:
     """It was decided by the deadline, not by evidence."""
 
 
+TWICE = 2.0
+"""Disagreement is published for so many times the share that is allowed; at that share itself it is never found."""
 _INCONCLUSIVE = {"rollBack": Decision.ROLL_BACK, "promote": Decision.PROMOTE, "pause": Decision.PAUSE}
 
 
@@ -120,6 +122,17 @@ def latency_detection_s(evidence: Evidence, settings: Analysis, weight: float) -
     """The same for a candidate that is slower by the ratio that is not tolerated; None where latency is not judged."""
     told = [(edge.share, edge.share_if_slower) for edge in evidence.edges]
     return _detection_s(evidence, settings, weight, told) if told else None
+
+
+def agreement_detection_s(evidence: Evidence, settings: Analysis, weight: float) -> float | None:
+    """The same for a candidate whose answers differ ``TWICE`` as often as is allowed; None where none are compared."""
+    limit = settings.agreement
+    if limit is None or not evidence.answered or not evidence.observed_s:
+        return None
+    rate = evidence.answered / evidence.observed_s * (1 - weight) * limit.percent / 100
+    found = min(TWICE * limit.max_disagreement, 1.0)
+    gains = [rate * agreement.log_e(1, found, limit.max_disagreement, odds) for odds in weighing.WORSE]
+    return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
 
 
 def _detection_s(

@@ -1,10 +1,14 @@
+import datetime
 import math
+import random
+import statistics
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.planning.analysis import agreement
+from operators.api.model import Agreement, Analysis
+from operators.planning.analysis import agreement, verdict, weighing
 
 
 def mean_e(n: int, allowed: float, odds: float, p: float) -> float:
@@ -40,3 +44,29 @@ def test_windows_add_up_to_what_all_of_them_say_at_once(windows: list[tuple[int,
 
 def test_three_disagreements_in_a_row_are_worth_thousands_where_one_in_fifty_is_allowed() -> None:
     assert math.exp(agreement.log_e(3, 3, 0.02, 30)) == pytest.approx(6_845.3, rel=1e-5)
+
+
+def found_s(compared_per_s: int, allowed: float, chance: float, bound: float, draw: random.Random) -> float:
+    """When the mean of the e-values reaches ``bound``, one look a window."""
+    logs, at_s = [0.0] * len(weighing.WORSE), 0.0
+    while math.log(statistics.fmean(math.exp(min(log, 500.0)) for log in logs)) < math.log(bound):
+        compared = round(compared_per_s * weighing.WINDOW_S)
+        disagreed = sum(draw.random() < chance for _ in range(compared))
+        logs = [
+            log + agreement.log_e(compared, disagreed, allowed, o) for log, o in zip(logs, weighing.WORSE, strict=True)
+        ]
+        at_s += weighing.WINDOW_S
+    return at_s
+
+
+def test_half_of_the_revisions_that_differ_twice_as_often_as_allowed_are_found_when_it_was_published() -> None:
+    asked = Analysis(agreement=Agreement(percent=20, max_disagreement=0.02))
+    begun = weighing.begin(None, "a", "b", asked, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+    assert verdict.agreement_detection_s(begun, asked, 0.5) is None, "no traffic is known"
+    known = begun.model_copy(update={"answered": 10_000, "observed_s": 100.0})
+    published = verdict.agreement_detection_s(known, asked, 0.5)
+    assert verdict.agreement_detection_s(known, Analysis(), 0.5) is None
+    draw = random.Random(1)
+    # 100 requests a second, of which half go to the stable revision and a fifth of these are copied.
+    median = statistics.median(found_s(10, 0.02, 0.04, 2 / asked.alpha, draw) for _ in range(200))
+    assert published == pytest.approx(median, rel=0.2)
