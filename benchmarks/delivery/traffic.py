@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.api.plan import FULL_WEIGHT
-from operators.planning.analysis import edges
+from operators.api import plan
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -85,7 +84,7 @@ class Traffic:
     tick_s: int
 
 
-CELLS = tuple(edge for edge in edges.ALL if 4_000 <= edge < 2_000_000)
+CELLS = tuple(edge for edge in plan.CELLS if 4_000 <= edge < 2_000_000)
 _MEDIAN_S, _SIGMA, _STALLED_S = 0.04, 0.8, 0.3
 
 
@@ -106,7 +105,7 @@ def draw(scenario: Scenario, random: np.random.Generator) -> Traffic:
         history=Side(*(one.sum(axis=0, keepdims=True) for one in dataclasses.astuple(history))),
         stable=_side(scenario, random, 1 - weights, level, scenario.base, stable, 1.0),
         candidate=_side(scenario, random, weights, level, worse, candidate, scenario.slower or 1.0),
-        shares=tuple(round(weight * FULL_WEIGHT) for weight in weights),
+        shares=tuple(round(weight * plan.FULL_WEIGHT) for weight in weights),
         starts=starts,
         tick_s=scenario.tick_s,
     )

@@ -213,7 +213,7 @@ class Split:
 
 EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)
 """Lower edges of the cells of one decade of latency: the preferred numbers R20 (ISO 3), to two digits."""
-CELLS = tuple(edge * 10**decade for decade in range(8) for edge in EDGES)
+CELLS: tuple[int, ...] = tuple(edge * 10**decade for decade in range(8) for edge in EDGES)
 """Lower edges of all cells of latency, in microseconds."""
 MOST_SERVERS = 12
 """Servers of a workload whose counts are looked at and told apart; of more, the first by name."""

@@ -13,16 +13,12 @@ from collections.abc import Mapping
 
 from operators.api.evidence import Edge
 from operators.api.model import MaxLatencyIncrease
-from operators.api.plan import EDGES
+from operators.api.plan import CELLS
 
 PERCENTILES = (50.0, 80.0, 95.0)
 """Percentiles of the stable that are compared beside the one that the spec names."""
 ENOUGH = 200
 """Requests from which edges are chosen."""
-ALL: tuple[int, ...] = tuple(
-    edge * scale for scale in (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000) for edge in EDGES
-)
-"""Every edge, from 10 µs to 90 s."""
 
 
 def choose(history: Mapping[int, int], limit: MaxLatencyIncrease | None) -> tuple[Edge, ...]:
@@ -41,14 +37,14 @@ def choose(history: Mapping[int, int], limit: MaxLatencyIncrease | None) -> tupl
 def _above(history: Mapping[int, int], percentile: float) -> int:
     """The lowest edge above which there are no more than the slowest 100 - ``percentile`` per cent."""
     most = sum(history.values()) * (100 - percentile) / 100
-    return next((edge for edge in ALL if _slower(history, edge) <= most), ALL[-1])
+    return next((edge for edge in CELLS if _slower(history, edge) <= most), CELLS[-1])
 
 
 def _edge(history: Mapping[int, int], above: int, ratio: float) -> Edge:
     total = sum(history.values())
     return Edge(
         above_us=above,
-        allowed_us=ALL[bisect.bisect_right(ALL, above * ratio) - 1],
+        allowed_us=CELLS[bisect.bisect_right(CELLS, above * ratio) - 1],
         share=round(_slower(history, above) / total, 6),
         share_if_slower=round(_beyond(history, above / ratio) / total, 6),
     )
@@ -60,7 +56,7 @@ def _slower(history: Mapping[int, int], edge: int) -> int:
 
 def _beyond(history: Mapping[int, int], latency_us: float) -> float:
     """Requests above any latency: within a cell as if spread evenly over its logarithm."""
-    place = min(max(bisect.bisect_right(ALL, latency_us), 1), len(ALL) - 1)
-    low, high = ALL[place - 1], ALL[place]
+    place = min(max(bisect.bisect_right(CELLS, latency_us), 1), len(CELLS) - 1)
+    low, high = CELLS[place - 1], CELLS[place]
     inside = math.log(high / max(latency_us, low)) / math.log(high / low)
     return _slower(history, high) + inside * (_slower(history, low) - _slower(history, high))
