@@ -21,20 +21,22 @@ def plot(rows: Sequence[Mapping[str, Any]], alpha: float, path: Path) -> None:
     null, shift = ([row for row in rows if row["kind"] == kind] for kind in ("null", "shift"))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 1.5 + 0.42 * max(len(null), len(shift))))
     for rule, label in {_OURS: "Penstock", **_RULES}.items():
+        look: dict[str, Any] = {"color": _COLOURS[rule], "zorder": 3 if rule == _OURS else 2}
         rates = [row["falseRollback"] if rule == _OURS else row["rules"][rule]["rolledBack"] for row in null]
-        left.plot([max(rate, 2e-4) for rate in rates], range(len(null)), "o", color=_COLOURS[rule], label=label)
+        left.plot([max(rate, 2e-4) for rate in rates], range(len(null)), "o", **look, label=label)
         times = [row["medianDetectionS"] if rule == _OURS else row["rules"][rule]["medianS"] for row in shift]
         found = [(time, place) for place, time in enumerate(times) if time is not None]
-        right.plot([time for time, _ in found], [place for _, place in found], "o", color=_COLOURS[rule])
+        right.plot([time for time, _ in found], [place for _, place in found], "o", **look)
     for place, row in enumerate(shift):
         if row["predictedDetectionS"] is not None:
             right.plot(row["predictedDetectionS"], place, "|", color="black", markersize=14)
     left.axvline(alpha, color="#888", linewidth=0.8)
     left.set_title(
-        f"rolled back within an hour though no worse (line: α = {alpha:g}; none: at the left edge)", fontsize=9
+        f"rolled back within an hour though no worse\n(line: α = {alpha:g}; none of them: at the left edge)", fontsize=9
     )
     right.set_title(
-        "seconds until a worse one is rolled back, median (|: published before; none: not found)", fontsize=9
+        "seconds until a worse one is rolled back, median\n(|: published before; no point: not found by most)",
+        fontsize=9,
     )
     for axes, shown in ((left, null), (right, shift)):
         axes.set_yticks(range(len(shown)), [row["name"] for row in shown], fontsize=8)
