@@ -27,6 +27,7 @@ QUESTIONS = {
     "search": "benchmarks.search",
     "experiments": "benchmarks.delivery.experiments",
     "live": "benchmarks.delivery.live",
+    "router": "benchmarks.router",
 }
 
 _MEASURE_NOTHING = (rendering.run, delivery.run, experiments.run)
