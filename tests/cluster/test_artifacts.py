@@ -102,8 +102,9 @@ def tenant(cluster: Cluster, penstock: Installation, namespace: str) -> Tenant:
 
 def test_a_yaml_of_the_laptop_is_uploaded_served_and_asked(tenant: Tenant, bucket: s3.Server) -> None:
     tenant.secret("penstock-storage", **bucket.environment)
-    environment = {**bucket.environment, "PENSTOCK_STORE": "s3://models/store"}
-    uri = f"s3://models/store/{DIGEST.replace(':', '-')}/model.onnx"
+    # A store that no other test has put it into.
+    environment = {**bucket.environment, "PENSTOCK_STORE": f"s3://models/{tenant.namespace}"}
+    uri = f"s3://models/{tenant.namespace}/{DIGEST.replace(':', '-')}/model.onnx"
     size = amount((DIGITS / "model.onnx").stat().st_size)
     said = [tenant.penstock("apply", "-f", str(DIGITS / "plain.yaml"), **environment) for _ in range(2)]
     assert said == [
