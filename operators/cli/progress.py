@@ -57,12 +57,16 @@ def page(model: Object, now: datetime.datetime) -> RenderableType:
         ("For it", _standing(rollout.get("inFavour"), "good enough from", "green")),
         ("Counted", None if said_already else rollout.get("verdict")),
         ("Finds", rollout.get("detection") if state in ONGOING else None),
-        ("Next", _next(rollout, now)),
+        ("Next", _retry(name) if state == "RolledBack" else _next(rollout, now)),
         ("Why", rollout.get("message")),
     ):
         if said:
             facts.add_row(label, said)
     return Group(head, Text(""), _shares(status), Text(""), facts)
+
+
+def _retry(name: str) -> str:
+    return f"`penstock rollout retry {name}` tries it once more"
 
 
 def line(model: Object) -> str:

@@ -38,6 +38,8 @@ _LARGEST_LOG = 50.0
 _UNPROVEN_STEP = RolloutStep(weight=10)
 """Where an analysis is given and no steps."""
 
+_INCONCLUSIVE = {"rollBack": "it is rolled back", "promote": "it is promoted", "pause": "a person decides"}
+
 
 class Outcome(enum.Enum):
     """Where a rollout goes."""
@@ -384,10 +386,12 @@ def _told(
     planned = steps(s.settings)
     where = f"step {now.step + 1} of {len(planned)}" if now.step < len(planned) else "all steps are over"
     told = f"revision {now.revision} has {percent(now.observed)} of the traffic, {where}"
-    if now.step + 1 < len(planned):
-        following = f"step {now.step + 2} of {len(planned)}, {percent(units(planned[now.step + 1]))} of the traffic"
+    # Where a step may not begin yet, it is what comes next.
+    coming = now.step if hold and not now.reached else now.step + 1
+    if coming < len(planned):
+        following = f"step {coming + 1} of {len(planned)}, {percent(units(planned[coming]))} of the traffic"
     else:
-        following = "all traffic"
+        following = "all traffic" if s.evidence is None else "all traffic, if the evidence allows it"
     wanted, message = s.within.needed(now.target), s.candidate.message
     if s.candidate.ready and not s.stable.ready:
         why = f"the stable revision {now.stable} has no ready replica, so all traffic is to go here"
@@ -399,6 +403,9 @@ def _told(
         why = f"{undecided.sentence}; promote or abort it"
     elif undecided is not None and s.settings.analysis is not None:
         at = _over(planned[now.step], now.since) + datetime.timedelta(seconds=duration_s(s.settings.analysis.deadline))
+        following = (
+            f"all traffic once the evidence allows it, else {_INCONCLUSIVE[s.settings.analysis.on_inconclusive]}"
+        )
         return f"{told}; its time is over, and the evidence is awaited", following, at
     elif not now.reached:
         why = f"the router does not report its {percent(now.target)} yet"

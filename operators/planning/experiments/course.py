@@ -23,6 +23,8 @@ LOOK_S = 5.0
 """How often sums are added, at most."""
 INTERVAL_S = 60.0
 """How often a bandit moves its shares, where there is something new."""
+HEARD = 20
+"""Outcomes of each arm before a bandit moves its shares for the first time."""
 _MARKS = 32
 """Sources that are remembered. One that is gone never comes back under its name."""
 
@@ -133,7 +135,9 @@ def _moved(arms: Sequence[ArmStatus], memory: OutcomeMemory, binary: bool, name:
         if not arm.out and arm.effect is not None and arm.effect.high < 0:
             shares = bandit.without(shares, place)
             out[place] = f"worse by {-arm.effect.high:.3g} at least"
-    if sum(share > 0 for share in shares) > 1:
+    playing = [arm for arm, share in zip(arms, shares, strict=True) if share > 0]
+    # Before enough is known of each, shares would move by guesses alone, and away from what the spec says.
+    if len(playing) > 1 and all(_tally(memory.totals, arm).units.n >= HEARD for arm in playing):
         seed = int(hashlib.sha256(f"{name} {memory.at}".encode()).hexdigest()[:8], 16)
         known = [_tally(memory.recent, arm).units for arm in arms]
         shares = bandit.shares(known, shares, binary=binary, seed=seed)

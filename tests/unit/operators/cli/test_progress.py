@@ -103,7 +103,8 @@ digits   revision 5e6f7a8b in place of 1a2b3c4d   rolled back
   5e6f7a8b  ······························  0 %    0 ready  rolled back
   1a2b3c4d  ██████████████████████████████  100 %  4 ready  serving
 
-Why  revision 5e6f7a8b was rolled back: it was aborted by hand
+Next  `penstock rollout retry digits` tries it once more
+Why   revision 5e6f7a8b was rolled back: it was aborted by hand
 """
     )
     assert progress.line(ended) == "digits: RolledBack: revision 5e6f7a8b was rolled back: it was aborted by hand"

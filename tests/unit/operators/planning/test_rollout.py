@@ -328,6 +328,7 @@ def test_steps_begin_in_their_windows_only() -> None:
         "Waiting",
         "2026-01-01T08:00:00Z",
     )
+    assert of(world).next == "step 1 of 2, 5 % of the traffic"
     assert decided.look_again_s == 8 * 3600
     wait(world, 8 * 3600)
     assert shares(world) == {"a": 9500, "b": 500}
@@ -536,6 +537,7 @@ def test_without_enough_evidence_the_last_step_goes_on_until_the_deadline_of_the
     traffic.flow(320, rate=2)
     assert (of(world).step, world.states()[0]) == (1, ("b", "Candidate"))
     assert of(world).message.endswith("step 2 of 2; its time is over, and the evidence is awaited")
+    assert of(world).next == "all traffic once the evidence allows it, else it is rolled back"
     traffic.flow(1800, rate=2)
     assert world.states()[0] == ("b", "RolledBack")
     assert "inconclusive after 30m, so onInconclusive: rollBack holds" in of(world).message

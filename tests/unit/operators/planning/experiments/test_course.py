@@ -181,6 +181,19 @@ def test_a_bandit_moves_by_a_step_a_minute_towards_the_better_arm() -> None:
     assert told.weights == {"control": 3_000, "challenger": 7_000}
 
 
+def test_a_bandit_keeps_the_shares_of_the_spec_until_each_arm_has_told_something() -> None:
+    told = begun(policy="bandit")
+    told.look(60)
+    assert told.weights == {"control": 5_000, "challenger": 5_000}
+    told.reports("a", "control", 50, 450)
+    told.reports("a", "challenger", 19, 0)
+    told.look(60)
+    assert told.weights == {"control": 5_000, "challenger": 5_000}
+    told.reports("a", "challenger", 20, 0)
+    told.look(60)
+    assert told.weights == {"control": 4_000, "challenger": 6_000}
+
+
 def test_a_bandit_stays_where_it_is_while_an_arm_is_away() -> None:
     told = begun(policy="bandit")
     told.reports("a", "control", 50, 450)
