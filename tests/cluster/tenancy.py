@@ -109,6 +109,9 @@ def tenant(cluster: Cluster, folder: pathlib.Path) -> Iterator[Tenant]:
         namespace=namespace,
     )
     try:
+        # A pod that the scheduler meets before its claim is bound may wait for five minutes.
+        bound = f"the claim of {namespace} is bound"
+        cluster.until(bound, lambda: cluster.get("pvc", "store", namespace=namespace)["status"]["phase"] == "Bound")
         yield Tenant(cluster, namespace)
     finally:
         cluster.kubectl("delete", "namespace", namespace, "--wait=false")
