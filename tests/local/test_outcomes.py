@@ -26,8 +26,7 @@ from operators.router.agent import Router
 from operators.router.configuration import Listen
 from operators.router.table import successor
 from serving.contract import REQUEST_ID_HEADER
-from tests.local.test_router import DEADLINE_S, STOP_TIMEOUT_S, Backend, backend, reloads, router
-from tests.rig import ports
+from tests.rig.backends import DEADLINE_S, STOP_TIMEOUT_S, Backend, backend, reloads, router
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 AT_ONCE = 16
@@ -109,25 +108,10 @@ class Reader:
 
 
 @pytest.fixture
-def listen() -> Listen:
-    return Listen("127.0.0.1", *ports.free(2))
-
-
-@pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     timeout, limits = aiohttp.ClientTimeout(DEADLINE_S), aiohttp.TCPConnector(limit=AT_ONCE)
     async with aiohttp.ClientSession(timeout=timeout, connector=limits) as session:
         yield session
-
-
-@pytest.fixture
-async def running(tmp_path: Path, listen: Listen) -> AsyncIterator[Router]:
-    started = router(tmp_path / "router", listen)
-    await started.start()
-    try:
-        yield started
-    finally:
-        await started.stop(STOP_TIMEOUT_S)
 
 
 async def test_of_two_thousand_units_a_better_arm_is_found_with_its_interval(

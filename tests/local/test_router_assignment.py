@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -15,27 +14,11 @@ from operators.api.plan import FULL_WEIGHT, Arm, Route, Split
 from operators.router.agent import Router
 from operators.router.configuration import Listen
 from operators.router.table import successor
-from tests.local.test_router import DEADLINE_S, STOP_TIMEOUT_S, Backend, backend, router, url
-from tests.rig import ports
+from tests.rig.backends import DEADLINE_S, Backend, backend, url
 from tests.rig.waiting import until
 
 USERS = 100_000
 _CONNECTIONS, _PIPELINED = 10, 100
-
-
-@pytest.fixture
-def listen() -> Listen:
-    return Listen("127.0.0.1", *ports.free(2))
-
-
-@pytest.fixture
-async def running(tmp_path: Path, listen: Listen) -> AsyncIterator[Router]:
-    started = router(tmp_path / "router", listen)
-    await started.start()
-    try:
-        yield started
-    finally:
-        await started.stop(STOP_TIMEOUT_S)
 
 
 def routed(

@@ -14,8 +14,8 @@ from operators.api.plan import Arm, Route
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
 from operators.router.table import Table, successor
-from tests.local.test_router import DEADLINE_S, STOP_TIMEOUT_S, backend
 from tests.rig import ports
+from tests.rig.backends import DEADLINE_S, STOP_TIMEOUT_S, backend
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from operators.api.errors import InvalidObject, Unreachable
 from operators.router import certificate
 from operators.router.agent import Router, haproxy
 from operators.router.configuration import Listen
-from tests.local.test_router import DEADLINE_S, STOP_TIMEOUT_S, backend, reloads, table
 from tests.rig import certificates, ports
+from tests.rig.backends import DEADLINE_S, STOP_TIMEOUT_S, backend, reloads, table
 
 
 @dataclasses.dataclass
