@@ -132,8 +132,10 @@ def test_an_endpoint_behind_a_gateway_shares_requests_among_its_models(
     )
     url = cluster.get("endpoint", "reader", namespace=namespace)["status"]["url"]
     cluster.until("it answers", lambda: asked(node, url).returncode == 0)
-    names = [json.loads(asked(node, url).stdout)["name"] for _ in range(20)]
-    assert (names.count("digits"), names.count("wide")) == (15, 5)
+    names = [json.loads(asked(node, url).stdout)["name"] for _ in range(100)]
+    # A gateway that takes up a change of addresses begins its round anew: one request a change may fall otherwise.
+    assert set(names) == {"digits", "wide"}
+    assert names.count("wide") == pytest.approx(25, abs=2)
 
 
 def asked(node: Node, url: str) -> subprocess.CompletedProcess[str]:
