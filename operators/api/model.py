@@ -336,7 +336,9 @@ class Rollout(Strict):
     analysis: Analysis | None = None
     """The test a new revision must stand while traffic moves; failing it moves all traffic back."""
     paused: bool = False
-    """Stay in the present step. A revision that fails is rolled back all the same."""
+    """Stay in the present step, or let none begin. A revision that fails is rolled back all the same. `penstock rollout
+    pause` does the same without a change of the spec.
+    """
     windows: Annotated[tuple[TimeWindow, ...], Field(max_length=16)] = ()
     """When steps may begin; none: at any time. What was begun goes on, and is rolled back at any time."""
     max_surge: IntOrPercent = "100%"

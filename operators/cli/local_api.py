@@ -15,6 +15,7 @@ import fastapi
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from operators.api.base import APIObject
+from operators.api.commands import COMMANDS
 from operators.api.errors import Conflict, InvalidObject, NotFound, OperatorError
 from operators.api.kinds import KINDS, parse
 from operators.api.plan import Key
@@ -79,13 +80,14 @@ def _add(api: fastapi.FastAPI, store: SqliteStore, kind: kinds.Kind) -> None:
     async def patch(request: fastapi.Request) -> fastapi.Response:
         key = _key(kind, request)
         body = _json(await request.body())
-        if request.headers.get("content-type", "").partition(";")[0] == kinds.MERGE:
+        is_merge = request.headers.get("content-type", "").partition(";")[0] == kinds.MERGE
+        if is_merge:
             body = _merged(_wire(await _found(store, key)), body)
         wanted = parse(body)
         in_body = Key(wanted.kind, key.namespace and wanted.metadata.namespace, wanted.metadata.name)
         if in_body != key:
             raise InvalidObject(f"the path names {key}, the object is {in_body}: make them the same")
-        outcome, now = await store.apply(wanted)
+        outcome, now = await store.apply(wanted, () if is_merge else COMMANDS)
         return JSONResponse(_wire(now), 201 if outcome is Outcome.CREATED else 200)
 
     async def delete(request: fastapi.Request) -> fastapi.Response:

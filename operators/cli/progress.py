@@ -29,6 +29,7 @@ def as_data(model: Object) -> dict[str, Any]:
     return {
         "model": model["metadata"]["name"],
         "serves": status.get("revision", ""),
+        "paused": bool(show.held_since(model) or (model["spec"].get("rollout") or {}).get("paused")),
         "steps": list((model["spec"].get("rollout") or {}).get("steps", ())),
         "rollout": {k: v for k, v in (status.get("rollout") or {}).items() if k not in ("evidence", "trail")} or None,
         "revisions": [{key: revision.get(key) for key in keys} for revision in status.get("revisions", ())],
@@ -41,7 +42,8 @@ def page(model: Object, now: datetime.datetime) -> RenderableType:
     rollout: Object = status.get("rollout") or {}
     if not rollout:
         serves = f"revision {status['revision']} serves" if status.get("revision") else "nothing serves yet"
-        return Text(f"{name}: there was no rollout by steps; {serves}")
+        held = f"\nPaused: {_held(model, now)}" if show.is_held(model) else ""
+        return Text(f"{name}: there was no rollout by steps; {serves}{held}")
     state = rollout["state"]
     word = _WORDS.get(state, state.lower())
     head = Text.assemble(
@@ -57,12 +59,20 @@ def page(model: Object, now: datetime.datetime) -> RenderableType:
         ("For it", _standing(rollout.get("inFavour"), "good enough from", "green")),
         ("Counted", None if said_already else rollout.get("verdict")),
         ("Finds", rollout.get("detection") if state in ONGOING else None),
+        ("Paused", _held(model, now) if show.is_held(model) else None),
         ("Next", _retry(name) if state == "RolledBack" else _next(rollout, now)),
         ("Why", rollout.get("message")),
     ):
         if said:
             facts.add_row(label, said)
     return Group(head, Text(""), _shares(status), Text(""), facts)
+
+
+def _held(model: Object, now: datetime.datetime) -> str:
+    """What holds the next rollout, and how it is let go."""
+    since = show.held_since(model)
+    by = f"by hand {show.age(since, now)} ago" if since else "by spec.rollout.paused"
+    return f"{by}; a new revision waits for `penstock rollout resume {model['metadata']['name']}`"
 
 
 def _retry(name: str) -> str:

@@ -1,7 +1,8 @@
 """``penstock rollout``: look at a rollout, hold it, let it go on, end it.
 
-A command is a part of the object: a field, or an annotation that names the rollout it means. So one that arrives late
-or twice does nothing, and whoever reads the object sees what was asked.
+A command is a part of the object: an annotation that names the rollout it means, so that one that arrives late or
+twice does nothing, and whoever reads the object sees what was asked. A pause means whatever rolls out until it is
+taken back. Commands are no part of the spec: applying the same YAML again leaves them as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from operators.api.commands import ABORT, ONGOING, PROMOTE, RETRY
+from operators.api.commands import ABORT, ONGOING, PAUSED, PROMOTE, RETRY
 from operators.api.errors import OperatorError
 from operators.cli import kinds, verbs, watching
 from operators.cli.client import Client, Object
@@ -89,10 +90,14 @@ def pause(
     namespace: verbs.Namespace = None,
     data_dir: verbs.DataDir = None,
 ) -> None:
-    """Stay in the present step; a revision that fails is rolled back all the same."""
+    """Stay in the present step, or let none begin; a revision that fails is rolled back all the same."""
     client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
-    _stepped(_model(client, name))
-    _change(client, name, {"spec": {"rollout": {"paused": True}}}, "paused")
+    model = _model(client, name)
+    _stepped(model)
+    goes_on = (model.get("status", {}).get("rollout") or {}).get("state") in ONGOING
+    since = _now().isoformat(timespec="seconds").replace("+00:00", "Z")
+    told = "paused" if goes_on else f"paused: none goes on, and the next one waits for `penstock rollout resume {name}`"
+    _change(client, name, {"metadata": {"annotations": {PAUSED: since}}}, told)
 
 
 @app.command()
@@ -106,8 +111,14 @@ def resume(
 ) -> None:
     """Let a paused rollout go on."""
     client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
-    _stepped(_model(client, name))
-    _change(client, name, {"spec": {"rollout": {"paused": None}}}, "goes on")
+    model = _model(client, name)
+    _stepped(model)
+    change: Object = {"metadata": {"annotations": {PAUSED: None}}}
+    told = "goes on"
+    if model["spec"]["rollout"].get("paused"):
+        change["spec"] = {"rollout": {"paused": None}}
+        told += "; take spec.rollout.paused out of your YAML, or its next apply pauses it again"
+    _change(client, name, change, told)
 
 
 @app.command()

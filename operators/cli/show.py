@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from operators.api.commands import ONGOING
+from operators.api.commands import ONGOING, PAUSED
 from operators.cli import arms
 from operators.cli.client import Object
 
@@ -214,23 +214,39 @@ def percent(weight: int) -> str:
     return f"{100 * weight / _FULL_WEIGHT:g} %"
 
 
-def _rollout(status: Object) -> str:
-    """A rollout that is not over, or came to nothing, in a few words."""
+def held_since(model: Object) -> str:
+    """Since when rollouts are held by hand, RFC 3339; empty: they are not."""
+    return str(_meta(model).get("annotations", {}).get(PAUSED, ""))
+
+
+def is_held(model: Object) -> bool:
+    """Whether the next rollout will wait, while none goes on."""
+    spec: Object = model["spec"].get("rollout") or {}
+    goes_on = (model.get("status", {}).get("rollout") or {}).get("state") in ONGOING
+    return bool(spec) and not goes_on and bool(held_since(model) or spec.get("paused"))
+
+
+def _rollout(object_: Object) -> str:
+    """A rollout that is not over, or came to nothing, or is held before it begins, in a few words."""
+    status: Object = object_.get("status", {})
     rollout: Object = status.get("rollout") or {}
     if rollout.get("state") in ONGOING:
         word = "" if rollout["state"] == "Progressing" else f", {rollout['state'].lower()}"
         step = min(rollout.get("step", 0) + 1, rollout.get("steps", 0))
         return f"{percent(rollout.get('observed', 0))} ({step}/{rollout.get('steps', 0)}{word})"
     is_refused = any(r["state"] == "RolledBack" for r in status.get("revisions", ()))
-    return "rolled back" if is_refused else ""
+    told = ("rolled back" if is_refused else "", "paused" if is_held(object_) else "")
+    return ", ".join(filter(None, told))
 
 
 def _rollout_told(object_: Object) -> str:
     """The same as a sentence."""
-    status = object_.get("status", {})
-    rollout: Object = status.get("rollout") or {}
-    if not _rollout(status):
+    rollout: Object = object_.get("status", {}).get("rollout") or {}
+    told = _rollout(object_)
+    if not told:
         return ""
+    if told == "paused":
+        return f"paused; a new revision waits for `penstock rollout resume {_meta(object_)['name']}`"
     following = f"; next: {rollout['next']}" if rollout.get("next") else ""
     at = f" at {rollout['nextAt']}" if rollout.get("nextAt") else ""
     return f"{rollout.get('message', '')}{following}{at}"
@@ -250,7 +266,7 @@ def _model(object_: Object, now: datetime.datetime) -> Row:
         status.get("variant", ""),
         status.get("gain", ""),
         status.get("revision", ""),
-        _rollout(status),
+        _rollout(object_),
         f"{status.get('readyReplicas', 0)}/{wanted}",
         status.get("url", ""),
         _age(object_, now),

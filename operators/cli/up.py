@@ -30,6 +30,7 @@ import uvicorn
 
 from operators.actuators.process.actuator import ProcessActuator
 from operators.api.base import APIObject
+from operators.api.commands import COMMANDS
 from operators.api.errors import OperatorError
 from operators.api.kinds import parse
 from operators.api.plan import Key
@@ -109,7 +110,7 @@ class _Up:
             actuator = await stack.enter_async_context(self._actuator())
             api = await stack.enter_async_context(self._api(actuator))
             for manifest in self._wanted:
-                await self._store.apply(parse(manifest.data))
+                await self._store.apply(parse(manifest.data), COMMANDS)
             stored = self._store.keys()
             known = {key for key in stored if key.kind in ("Model", "Endpoint")}
             for key in known:

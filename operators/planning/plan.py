@@ -14,6 +14,7 @@ from operators.api.plan import Fetch, Observation, Plan, Route, Workload
 from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import EndpointStatus, ModelStatus, RevisionStatus, VariantStatus
 from operators.planning import builds, names, revisions, variants, windows
+from operators.planning import rollout as rollouts
 from operators.planning import runtimes as runtimes_
 from operators.planning.conditions import Verdict, acted_on, condition
 from operators.planning.times import timestamp
@@ -226,11 +227,13 @@ def _rollout(
     if any(r.state == "Draining" for r in step.revisions) or serving.weight != sum(a.weight for a in step.arms):
         said = f": {seen.route_message}" if seen.route_message else ""
         return False, "TrafficMoving", f"traffic is moving to revision {serving.name}{said}"
+    by = rollouts.paused(model) if rollouts.is_stepped(model.spec) else ""
+    held = f"; the next rollout will wait: {by}" if by else ""
     told_by = f", by {seen.route.told_by}" if seen.route and seen.route.told_by else ""
     return (
         True,
         "Complete",
-        f"revision {serving.name} ({serving.variant}) has all traffic{told_by}{_elsewhere(model, serving, seen)}",
+        f"revision {serving.name} ({serving.variant}) has all traffic{told_by}{_elsewhere(model, serving, seen)}{held}",
     )
 
 

@@ -183,6 +183,7 @@ def _roll(
             begun=wanted.state == "Candidate",
             promote=rollout.is_named(model, PROMOTE, before),
             abort=rollout.is_named(model, ABORT, before),
+            paused=rollout.paused(model),
             waits=waits,
             evidence=evidence,
             others=sum(max(1, states.side(model, each, seen).existing) for each in others if states.is_leaving(each)),

@@ -18,7 +18,7 @@ import math
 from typing import Literal
 
 from operators.api.base import duration_s
-from operators.api.commands import RETRY
+from operators.api.commands import PAUSED, RETRY
 from operators.api.evidence import Evidence
 from operators.api.model import Agreement, Model, ModelSpec, Rollout, RolloutStep
 from operators.api.plan import FULL_WEIGHT
@@ -77,6 +77,8 @@ class Situation:
     """Whether the candidate has had traffic."""
     promote: bool = False
     abort: bool = False
+    paused: str = ""
+    """By what it is held; empty: by nothing."""
     waits: str = ""
     """What has to end before anything may begin; empty: nothing."""
     others: int = 0
@@ -139,6 +141,13 @@ def is_named(model: Model, annotation: str, rollout: RolloutStatus) -> bool:
     said = model.metadata.annotations.get(annotation)
     exact = f"{rollout.revision}@{rollout.began}"
     return said == exact or (said == rollout.revision and annotation != RETRY)
+
+
+def paused(model: Model) -> str:
+    """By what rollouts of ``model`` are held, in a clause; empty: by nothing."""
+    if PAUSED in model.metadata.annotations:
+        return f"it was paused by hand; `penstock rollout resume {model.metadata.name}` lets it go on"
+    return "spec.rollout.paused is set" if model.spec.rollout is not None and model.spec.rollout.paused else ""
 
 
 def decide(s: Situation) -> Decision:
@@ -273,8 +282,8 @@ def _hold(s: Situation) -> tuple[State, str, datetime.datetime | None]:
         return "Waiting", "the router still has requests or traffic of an earlier revision", None
     if s.waits:
         return "Waiting", s.waits, None
-    if s.settings.paused:
-        return "Paused", "spec.rollout.paused is set", None
+    if s.paused:
+        return "Paused", s.paused, None
     if unknown := windows.unknown_timezones(s.settings.windows):
         return "Waiting", f"spec.rollout.windows names no time zone: {', '.join(unknown)}", None
     opens = windows.opening(s.settings.windows, s.now)

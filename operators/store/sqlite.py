@@ -16,7 +16,7 @@ import json
 import pathlib
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from operators.api.base import API_VERSION, APIObject
@@ -104,8 +104,10 @@ class SqliteStore:
         if row is not None and written != row["status"]:
             self._write(key, {"status": written})
 
-    async def apply(self, wanted: APIObject) -> tuple[Outcome, APIObject]:
+    async def apply(self, wanted: APIObject, keep: Collection[str] = ()) -> tuple[Outcome, APIObject]:
         """Create ``wanted``, or replace the spec, labels and annotations of the one there is; what it is now.
+
+        Annotations that ``keep`` names stay where ``wanted`` does not mention them.
 
         Raises:
             Conflict: ``wanted`` carries a resourceVersion, and the object has another one by now.
@@ -120,9 +122,10 @@ class SqliteStore:
                 f"{key} has resourceVersion {stored or 'none: it does not exist'}, not {given}: "
                 "read it again, or leave metadata.resourceVersion out"
             )
+        kept = {} if row is None else {k: v for k, v in json.loads(row["annotations"]).items() if k in keep}
         columns = {
             "labels": _json(meta.labels),
-            "annotations": _json(meta.annotations),
+            "annotations": _json(kept | meta.annotations),
             "spec": _json(wanted.to_dict()["spec"]),
         }
         if row is None:

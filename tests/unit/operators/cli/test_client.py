@@ -206,6 +206,22 @@ def test_a_merge_changes_what_it_names_and_removes_what_is_null(local: LocalClie
     assert [step["weight"] for step in got["spec"]["rollout"]["steps"]] == [5]
 
 
+def test_a_command_outlives_an_apply_that_does_not_mention_it(local: LocalClient) -> None:
+    data = model(rollout={"steps": [{"weight": 5}]})
+    data["metadata"]["annotations"] = {"team": "a"}
+    client.apply(local, data)
+    for value, expected in (
+        ("2026-01-02T03:00:00Z", {"team": "b", "penstock.dev/paused": "2026-01-02T03:00:00Z"}),
+        (None, {"team": "b"}),
+    ):
+        change = {"metadata": {"annotations": {"penstock.dev/paused": value, "penstock.dev/other": "c"}}}
+        local.merge(MODEL, "default", "digits", change)
+        data["metadata"]["annotations"] = {"team": "b"}
+        client.apply(local, data)
+        assert local.get(MODEL, "default", "digits")["metadata"]["annotations"] == expected
+    assert client.apply(local, data) == "unchanged"
+
+
 def test_a_runtime_has_no_namespace(local: LocalClient) -> None:
     data = {
         "apiVersion": "penstock.dev/v1alpha1",

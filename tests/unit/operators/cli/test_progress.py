@@ -64,6 +64,13 @@ def rolling(**said: Any) -> dict[str, Any]:
     }
 
 
+def held(**said: Any) -> dict[str, Any]:
+    """A Model whose rollouts are paused by hand."""
+    model = rolling(**said)
+    model["metadata"]["annotations"] = {"penstock.dev/paused": "2026-01-02T03:09:05Z"}
+    return model
+
+
 def text(model: dict[str, Any]) -> str:
     console = Console(width=110, highlight=False)
     with console.capture() as captured:
@@ -142,3 +149,27 @@ def test_penstock_up_tells_each_step_in_a_line() -> None:
     assert changes.line(key, rolling()) == f"{ready} 25 %, step 2 of 3"
     assert changes.line(key, rolling(observed=2400)) is None
     assert changes.line(key, rolling(state="Paused")) == f"{ready} 25 %, step 2 of 3, paused"
+
+
+def test_a_pause_is_shown_while_nothing_rolls_out() -> None:
+    model = held(state="Promoted", message="revision 5e6f7a8b is promoted")
+    waits = "by hand 5m ago; a new revision waits for `penstock rollout resume digits`"
+    assert f"Paused      {waits}" in text(model)
+    assert progress.as_data(model)["paused"] is True
+    head, line = show.rows("Model", [model], NOW, wide=False)
+    assert line[head.index("ROLLOUT")] == "paused"
+    told = "Rollout:      paused; a new revision waits for `penstock rollout resume digits`"
+    assert told in show.describe(model, NOW).splitlines()
+    del model["status"]["rollout"]
+    assert text(model).splitlines() == [
+        "digits: there was no rollout by steps; revision 1a2b3c4d serves",
+        f"Paused: {waits}",
+    ]
+    model["metadata"]["annotations"] = {}
+    model["spec"]["rollout"]["paused"] = True
+    assert "Paused: by spec.rollout.paused; a new revision waits" in text(model)
+
+
+def test_a_pause_of_what_rolls_out_is_said_once_by_its_state() -> None:
+    model = held(state="Paused")
+    assert ("Paused  " in text(model), progress.as_data(model)["paused"]) == (False, True)

@@ -164,6 +164,27 @@ def test_a_paused_rollout_stays_in_its_step_and_goes_on_when_it_is_not() -> None
     assert of(world).step == 1
 
 
+def test_a_pause_by_hand_holds_what_rolls_out_and_what_is_still_to_begin_until_it_is_taken_back() -> None:
+    held = "it was paused by hand; `penstock rollout resume digits` lets it go on"
+    world = World(stepped("a", {"penstock.dev/paused": "2026-01-02T03:00:00Z"}))
+    world.settle()
+    complete = next(c for c in world.model.status.conditions if c.type == "RolloutComplete")
+    assert (complete.status, complete.reason) == ("True", "Complete")
+    assert complete.message.endswith(f"has all traffic; the next rollout will wait: {held}")
+    world.edit(stepped("b"))
+    world.tick()
+    for _ in range(3):
+        ready(world, "b")
+        wait(world, 600)
+    assert (shares(world), of(world).state) == ({"a": FULL_WEIGHT}, "Paused")
+    assert of(world).message.endswith(f"it waits: {held}")
+    command(world)
+    world.tick()
+    ready(world, "b")
+    world.tick()
+    assert (shares(world), of(world).state) == ({"a": 9500, "b": 500}, "Progressing")
+
+
 def test_a_rollout_that_is_paused_after_its_last_step_is_not_promoted() -> None:
     world = at_first_step()
     while of(world).step < 2:
