@@ -69,7 +69,7 @@ class Router:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
-        self._collector = Collector(lambda: self.table.endpoints, f"{os.getpid()}-{secrets.token_hex(8)}")
+        self._collector = Collector(lambda: self.table, f"{os.getpid()}-{secrets.token_hex(8)}")
         self._reports = collecting.Server(folder, self._collector)
         self.contact = -math.inf
         """When HAProxy last answered all it was asked, by the loop's clock."""

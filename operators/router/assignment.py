@@ -67,7 +67,7 @@ def model_rules(table: Table) -> Iterator[str]:
 
 
 def split_rules(table: Table) -> Iterator[str]:
-    """From an Endpoint's key to the key of one of its Models."""
+    """From an Endpoint's key to the one of its Models that a request is drawn for."""
     if not table.endpoints:
         return
     yield "acl split var(txn.route) -m str -- -2"
@@ -87,7 +87,12 @@ def split_rules(table: Table) -> Iterator[str]:
         drawn = "split !{ var(txn.model) -m found } { var(txn.bucket),sub(txn.edge) lt 0 }"
         yield from outcomes.share_rules(table, drawn)
         yield f"http-request set-var(txn.model) var(txn.share),map(shares.map) if {drawn}"
-    yield from outcomes.split_rules(table)
+
+
+def drawn_rules(table: Table) -> Iterator[str]:
+    """From an Endpoint's key to the key of that Model."""
+    if not table.endpoints:
+        return
     # The server knows its Model's name and not the Endpoint's.
     yield (
         f"http-request set-header {contract.ALIAS_METADATA_KEY} %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)]"

@@ -23,13 +23,17 @@ from operators.api.base import Strict
 from operators.api.outcomes import Tally, Told
 from operators.api.plan import FULL_WEIGHT, Split
 from operators.router import control, outcomes
+from operators.router.table import Table
 from serving import contract
 
 REMEMBERED = 100_000
 _BODY_BYTES = 4096
-_ID = re.compile(r"([a-z0-9-]{1,63})\.([1-9][0-9]{0,4})\.([0-9a-f]{1,16})\.([0-9A-Za-z-]{1,40})")
+_ID = re.compile(r"([a-z0-9-]{1,63})\.([1-9][0-9]{0,4})\.([0-9a-f]{1,16})\.([0-9a-f-]{1,36})")
+_DRAWN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_HASHED = re.compile(r"0|-?[1-9][0-9]{0,18}")
+"""What HAProxy's ``uuid()`` and ``xxh64`` give."""
 _WHAT = 'a report is {"id": the penstock-request-id of the answer, "value": NUMBER}, and may hold "metric", "covariate"'
-_Number = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+_Number = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False, strict=True)]
 
 
 class Report(Strict):
@@ -71,10 +75,10 @@ class _Counted:
 
 
 class Collector:
-    """Adds up what is reported of ``endpoints``, by NAMESPACE/NAME as they are now; ``source`` is this process."""
+    """Adds up what is reported of the ``table`` of now; ``source`` is this process."""
 
-    def __init__(self, endpoints: Callable[[], Mapping[str, Split]], source: str) -> None:
-        self._endpoints = endpoints
+    def __init__(self, table: Callable[[], Table], source: str) -> None:
+        self._table = table
         self._source = source
         self._counted: dict[str, _Counted] = {}
 
@@ -85,10 +89,9 @@ class Collector:
 
     def take(self, key: str, assigned: str, body: bytes) -> Answer:
         """One report; ``assigned`` is the id of a client that keeps its arm, or empty."""
-        counted, split = self._of(key), self._endpoints().get(key)
+        counted, split = self._of(key), self._table().endpoints.get(key)
         if counted is None or split is None or split.outcomes is None:
-            why = "its spec has no experiment and no policy: bandit, or the time of its experiment is over"
-            return _refused(HTTPStatus.NOT_FOUND, f"endpoint {key} counts no outcomes: {why}")
+            return _refused(HTTPStatus.NOT_FOUND, self._why_not(key))
         try:
             report = Report.model_validate_json(body)
         except pydantic.ValidationError as error:
@@ -99,8 +102,11 @@ class Collector:
         if not given:
             return _refused(HTTPStatus.BAD_REQUEST, f"the report names no answer; {_WHAT}")
         parts = _ID.fullmatch(given)
-        if parts is None or int(parts[2]) > FULL_WEIGHT:
-            return _refused(HTTPStatus.BAD_REQUEST, f"id: {given[:100]!r} is no {contract.REQUEST_ID_HEADER}; {_WHAT}")
+        if parts is None or int(parts[2]) > FULL_WEIGHT or not _is_unit(parts[4], split):
+            return _refused(
+                HTTPStatus.BAD_REQUEST,
+                f"id: {given[:100]!r} is no {contract.REQUEST_ID_HEADER} of endpoint {key}; {_WHAT}",
+            )
         arm, share, experiment, unit = parts.groups()
         if experiment != counted.experiment:
             return _passed_over(f"the answer belongs to experiment {experiment}, and {counted.experiment} goes on")
@@ -116,7 +122,7 @@ class Collector:
         return Answer(HTTPStatus.OK, {"counted": True})
 
     def _of(self, key: str) -> _Counted | None:
-        split = self._endpoints().get(key)
+        split = self._table().endpoints.get(key)
         if split is None or split.outcomes is None:
             self._counted.pop(key, None)
             return None
@@ -124,6 +130,16 @@ class Collector:
         if counted is None or counted.experiment != split.outcomes.experiment:
             counted = self._counted[key] = _Counted(split.outcomes.experiment)
         return counted
+
+    def _why_not(self, key: str) -> str:
+        """Why no outcomes of ``key`` are taken, and what to do."""
+        table = self._table()
+        if key in table.endpoints:
+            why = "its spec has no experiment and no policy: bandit, or the time of its experiment is over"
+            return f"endpoint {key} counts no outcomes: {why}; set spec.experiment"
+        if key in table.models:
+            return f"model {key} counts no outcomes: name an Endpoint that has it as an arm and a spec.experiment"
+        return f"{key} is no Model and no Endpoint; `penstock get endpoints` lists what may be named"
 
 
 class Server:
@@ -137,7 +153,7 @@ class Server:
     async def start(self) -> None:
         """Listen; a socket that an earlier agent left is replaced."""
         application = web.Application(client_max_size=_BODY_BYTES)
-        application.router.add_post("/{path:.*}", self._take)
+        application.router.add_route("*", "/{path:.*}", self._take)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         await web.SockSite(self._runner, _listening(self._folder)).start()
@@ -148,6 +164,9 @@ class Server:
             await self._runner.cleanup()
 
     async def _take(self, request: web.Request) -> web.Response:
+        if request.method != "POST":
+            why = {"error": f"{request.method} {request.path}: a report is sent by POST; {_WHAT}"}
+            return web.json_response(why, status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -157,6 +176,11 @@ class Server:
             assigned = said.get(contract.REQUEST_ID_HEADER, "")
             answer = self._collector.take(said.get(outcomes.OF_HEADER, ""), assigned, body)
         return web.json_response(dict(answer.body), status=answer.status)
+
+
+def _is_unit(unit: str, split: Split) -> bool:
+    """Whether answers of ``split`` may name ``unit``: a hash only where clients keep their arms."""
+    return bool(_DRAWN.fullmatch(unit) or (split.assignment is not None and _HASHED.fullmatch(unit)))
 
 
 def _refused(status: HTTPStatus, why: str) -> Answer:

@@ -174,8 +174,9 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
         address = _authority(listen.host, listen.https_port)
         lines += [f"  bind {address} ssl crt {listen.certificate} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
-    rules = (*_NAME, *_packed_rules(table), *_ROUTE, *shadowing.rules(table), *assignment.split_rules(table), *_REASON)
-    rules = (*rules, *assignment.model_rules(table), *_PLACED, *outcomes.ways(table))
+    rules = (*_NAME, *_packed_rules(table), *_ROUTE, *shadowing.rules(table), *assignment.split_rules(table))
+    rules = (*rules, *outcomes.rules(table), *assignment.drawn_rules(table), *_REASON)
+    rules = (*rules, *assignment.model_rules(table), *_PLACED)
     lines += [f"  {rule}" for rule in rules]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
@@ -184,7 +185,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     lines += mirroring.SECTIONS
     lines += [f"backend {counting.TABLE}", f"  {counting.STORE}"]
     lines += [f"  server catalog {_address(table.catalog, H1)}"] if table.catalog is not None else []
-    lines += outcomes.backend(table)
+    lines += outcomes.SECTION
     for key in sorted(table.models):
         for place, protocol in itertools.product(("a", "b"), PROTOCOLS):
             backend = f"{assignment.place(key, place)}:{protocol}"
@@ -372,6 +373,7 @@ _PLACED = (
     "use_backend %[var(txn.place)]:h2 if known stream",
     "use_backend %[var(txn.place)]:h2 if known grpc { var(txn.arm),field(4,/) -m str h2 }",
     "use_backend %[var(txn.place)]:h1 if known",
+    outcomes.WAY,
     "default_backend catalog",
 )
 

@@ -2,9 +2,10 @@ r"""Which unit an answer of an Endpoint belongs to, and where reports of what ca
 
 Answers of an Endpoint with an experiment carry ``penstock-request-id: ARM.SHARE.EXPERIMENT.UNIT``: the arm, the share
 in 0.01 % that it had at that moment, and what is counted once. That is a number drawn for the request, or for a client
-that keeps its arm a hash of what it always sends. ``POST /v2/models/ENDPOINT/reward`` goes to the agent beside HAProxy
-(``collecting``), with the Endpoint's key and, for a client that keeps its arm, with the id that its requests get. Both
-stand in headers that are written or removed here, so a client cannot say them, and the socket is open to HAProxy alone.
+that keeps its arm a hash of what it always sends. ``/v2/models/NAME/reward`` goes to the agent beside HAProxy
+(``collecting``), whatever NAME is, with its key and, for a client that keeps its arm, with the id that its requests
+get. Both stand in headers that are written or removed here, so a client cannot say them, and the socket is open to
+HAProxy alone.
 
     outcomes.map  ns/name/i -> ARM.SHARE.EXPERIMENT of share i, where units are assigned
 """
@@ -21,8 +22,8 @@ SOCKET = "outcomes.sock"
 """In the router's folder, where the agent listens."""
 BACKEND = "outcomes"
 OF_HEADER = "penstock-outcome-of"
-"""What the agent is told: NAMESPACE/NAME of the Endpoint."""
-_SUFFIX = "/reward"
+"""What the agent is told: NAMESPACE/NAME of whoever was asked."""
+REWARD = "reward"
 _AT_ONCE = 16
 
 
@@ -42,42 +43,38 @@ def share_rules(table: Table, drawn: str) -> Iterator[str]:
         yield f"http-request set-var(txn.assigned) var(txn.share),map({MAP}) if {drawn}"
 
 
-def split_rules(table: Table) -> Iterator[str]:
-    """Once an Endpoint's share is drawn: the answer's id, or the way of a report."""
-    unit = "{ var(txn.unit) -m found }"
-    yield "acl assigned var(txn.assigned) -m found"
+def rules(table: Table) -> Iterator[str]:
+    """Once an Endpoint's share is drawn: the answer's id, or that this is a report."""
     if _assigns(table):
+        unit = "{ var(txn.unit) -m found }"
+        yield "acl assigned var(txn.assigned) -m found"
         yield f"http-request set-var-fmt(txn.id) %[var(txn.assigned)].%[var(txn.unit),xxh64(0)] if assigned {unit}"
         yield f"http-request set-var-fmt(txn.id) %[var(txn.assigned)].%[uuid()] if assigned !{unit}"
         yield (
             f"http-after-response set-header {contract.REQUEST_ID_HEADER} %[var(txn.id)]"
             " if { var(txn.id) -m found } !{ var(txn.report) -m found }"
         )
-    yield f"http-request set-var(txn.report) bool(true) if split METH_POST {{ path_end {_SUFFIX} }}"
+    # The last part of a longer path, for a Model may have such a name.
+    is_report = f"{{ path_end /{REWARD} }} {{ path_beg /v2/models/ }} {{ path,field(5,/) -m str {REWARD} }}"
+    yield f"http-request set-var(txn.report) bool(true) if {is_report}"
     yield "acl report var(txn.report) -m found"
-    yield f"http-request set-header {OF_HEADER} %[var(txn.key)] if report"
-    yield f"http-request del-header {contract.REQUEST_ID_HEADER} if report"
-    yield f"http-request set-header {contract.REQUEST_ID_HEADER} %[var(txn.id)] if report assigned {unit}"
     # No Model is asked.
     yield "http-request unset-var(txn.route) if report"
     yield "http-request allow if report"
 
 
-def ways(table: Table) -> Iterator[str]:
-    """Where reports go, behind all that known Models' requests go by."""
-    if table.endpoints:
-        yield f"use_backend {BACKEND} if report"
-
-
-def backend(table: Table) -> Iterator[str]:
-    """Lines of the backend that takes reports."""
-    if table.endpoints:
-        yield f"backend {BACKEND}"
-        yield (
-            "  http-error status 503 content-type application/json string"
-            """ '{"error": "outcomes are not counted at this moment; send the report again"}'"""
-        )
-        yield f"  server agent unix@{SOCKET} maxconn {_AT_ONCE}"
+WAY = f"use_backend {BACKEND} if report"
+"""Where reports go, behind all that known Models' requests go by."""
+SECTION = (
+    f"backend {BACKEND}",
+    f"  http-request set-header {OF_HEADER} %[var(txn.key)]",
+    f"  http-request del-header {contract.REQUEST_ID_HEADER}",
+    f"  http-request set-header {contract.REQUEST_ID_HEADER} %[var(txn.id)]"
+    " if { var(txn.assigned) -m found } { var(txn.unit) -m found }",
+    "  http-error status 503 content-type application/json string"
+    """ '{"error": "reports are not counted at this moment; send this one again"}'""",
+    f"  server agent unix@{SOCKET} maxconn {_AT_ONCE}",
+)
 
 
 def _assigns(table: Table) -> bool:

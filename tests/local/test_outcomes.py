@@ -189,13 +189,15 @@ async def test_a_unit_counts_once_and_what_clients_say_of_its_arm_is_not_believe
         answers = [
             await reader.report({"id": given, "value": "much"}),
             await reader.report({"id": "no id", "value": 1}),
-            await reader.report({"id": f"other.5000.{name}.1", "value": 1}),
-            await reader.report({"id": f"{arm}.5000.0.1", "value": 1}),
-            await reader.report({"id": f"{arm}.5000.{name}.1", "value": 1, "metric": "sales"}),
+            await reader.report({"id": f"{arm}.5000.{name}.1", "value": 1}),
+            await reader.report({"id": given.replace(arm, "other"), "value": 1}),
+            await reader.report({"id": given.replace(name, "0"), "value": 1}),
+            await reader.report({"id": given, "value": 1, "metric": "sales"}),
         ]
         assert [(status, (said.get("error") or said["why"]).partition(";")[0]) for status, said in answers] == [
-            (400, "value: Input should be a valid number, unable to parse string as a number"),
-            (400, "id: 'no id' is no penstock-request-id"),
+            (400, "value: Input should be a valid number"),
+            (400, "id: 'no id' is no penstock-request-id of endpoint default/reader"),
+            (400, f"id: '{arm}.5000.{name}.1' is no penstock-request-id of endpoint default/reader"),
             (404, "id: endpoint default/reader has no arm other with a weight, but control, challenger"),
             (200, f"the answer belongs to experiment 0, and {name} goes on"),
             (200, "metric 'sales' does not decide, 'clicks' does"),
@@ -223,16 +225,32 @@ async def test_a_client_that_keeps_its_arm_reports_by_what_it_always_sends_and_c
     assert sum(arm.units for arm in found.arms) == 40
 
 
-async def test_an_endpoint_without_experiment_names_no_units_and_takes_no_outcomes(
+async def test_who_counts_no_outcomes_says_so_by_the_name_that_was_asked_and_no_server_is_asked(
     running: Router, listen: Listen, client: aiohttp.ClientSession
 ) -> None:
     async with backend("one") as one, backend("two") as two:
         reader = Reader(running, listen, client, {"one": one, "two": two})
         await reader.look()
         assert (await reader.ask())[1] == ""
-        status, said = await reader.report({"id": "control.5000.1a.1", "value": 1})
-    assert (status, said["error"]) == (
-        404,
-        "endpoint default/reader counts no outcomes: its spec has no experiment and no policy: bandit, or the time of "
-        "its experiment is over",
-    )
+        asked = one.asked + two.asked
+        models = reader.url.rpartition("/")[0]
+        answers = [await reader.report({"id": "a", "value": 1}, f"{models}/{name}") for name in ("reader", "one", "no")]
+        async with client.get(f"{reader.url}/reward") as answer:
+            read = answer.status, answer.headers["allow"], (await answer.json())["error"].partition(";")[0]
+        assert one.asked + two.asked == asked
+    assert [(status, said["error"].partition(":")[0]) for status, said in answers] == [
+        (404, "endpoint default/reader counts no outcomes"),
+        (404, "model default/one counts no outcomes"),
+        (404, "default/no is no Model and no Endpoint; `penstock get endpoints` lists what may be named"),
+    ]
+    assert read == (405, "POST", "GET /v2/models/reader/reward: a report is sent by POST")
+
+
+async def test_a_model_may_be_called_as_reports_are(
+    running: Router, listen: Listen, client: aiohttp.ClientSession
+) -> None:
+    async with backend("one") as one:
+        route = Route("default", "reward", (Arm("reward-1", "1", "a", FULL_WEIGHT),))
+        await running.apply(successor(running.table, [route], {"default/reward-1": (one.server,)}, None))
+        async with client.get(f"http://127.0.0.1:{listen.http_port}/v2/models/reward") as answer:
+            assert await answer.text() == "one"

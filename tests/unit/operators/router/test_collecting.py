@@ -8,22 +8,29 @@ from typing import Any
 
 import pytest
 
+from operators.api.endpoint import Assignment
 from operators.api.outcomes import Tally, Told
 from operators.api.plan import Outcomes, Split
 from operators.router import collecting
 from operators.router.collecting import Collector
+from operators.router.table import Places, Table
 
-KEY = "default/reader"
+KEY, MODEL = "default/reader", "default/a"
 
 
-def split(experiment: str = "1a", metric: str = "clicks") -> Split:
+def split(experiment: str = "1a", metric: str = "clicks", assignment: Assignment | None = None) -> Split:
     shares, taken = (("a", 7_500), ("b", 2_500)), Outcomes(experiment, metric, ("control", "new"))
-    return Split("default", "reader", shares, None, {}, taken)
+    return Split("default", "reader", shares, assignment, {}, taken)
 
 
 def collector(*given: Split) -> tuple[Collector, dict[str, Split]]:
     endpoints = {f"{one.namespace}/{one.name}": one for one in given}
-    return Collector(lambda: endpoints, "source"), endpoints
+    return Collector(lambda: Table({MODEL: Places()}, endpoints), "source"), endpoints
+
+
+def unit(number: int) -> str:
+    """As HAProxy's ``uuid()`` writes one."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
 
 
 def take(to: Collector, given: str, **said: Any) -> tuple[int, str | bool]:
@@ -33,8 +40,8 @@ def take(to: Collector, given: str, **said: Any) -> tuple[int, str | bool]:
 
 def test_a_report_is_added_to_its_arm_with_the_share_that_the_arm_had() -> None:
     to, _ = collector(split())
-    assert take(to, "control.7500.1a.1", value=0.5, covariate=2) == (200, True)
-    assert take(to, "new.2500.1a.2", value=True) == (200, True)
+    assert take(to, f"control.7500.1a.{unit(1)}", value=0.5, covariate=2) == (200, True)
+    assert take(to, f"new.2500.1a.{unit(2)}", value=1) == (200, True)
     assert to.told(KEY) == {
         "source": Told("1a", {"control": Tally.of(0.5, 2, 0.75), "new": Tally.of(1, 0, 0.25)}),
     }
@@ -42,7 +49,10 @@ def test_a_report_is_added_to_its_arm_with_the_share_that_the_arm_had() -> None:
 
 def test_a_unit_counts_once_also_under_another_arm() -> None:
     to, _ = collector(split())
-    assert [take(to, given) for given in ("control.7500.1a.1", "control.7500.1a.1", "new.2500.1a.1")] == [
+    assert [
+        take(to, given)
+        for given in (f"control.7500.1a.{unit(1)}", f"control.7500.1a.{unit(1)}", f"new.2500.1a.{unit(1)}")
+    ] == [
         (200, True),
         (200, False),
         (200, False),
@@ -52,17 +62,17 @@ def test_a_unit_counts_once_also_under_another_arm() -> None:
 def test_as_many_units_as_are_promised_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "REMEMBERED", 3)
     to, _ = collector(split())
-    for unit in range(7):
-        assert take(to, f"control.7500.1a.{unit}") == (200, True)
-    assert [take(to, f"control.7500.1a.{unit}")[1] for unit in (4, 5, 6)] == [False, False, False]
-    assert take(to, "control.7500.1a.0") == (200, True)
+    for number in range(7):
+        assert take(to, f"control.7500.1a.{unit(number)}") == (200, True)
+    assert [take(to, f"control.7500.1a.{unit(number)}")[1] for number in (4, 5, 6)] == [False, False, False]
+    assert take(to, f"control.7500.1a.{unit(0)}") == (200, True)
 
 
 def test_a_hundred_thousand_units_are_remembered_in_less_than_thirty_megabytes() -> None:
     to, _ = collector(split())
     tracemalloc.start()
-    for unit in range(2 * collecting.REMEMBERED):
-        to.take(KEY, f"control.7500.1a.{unit:036}", b'{"value": 1}')
+    for number in range(2 * collecting.REMEMBERED):
+        to.take(KEY, f"control.7500.1a.{unit(number)}", b'{"value": 1}')
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken < 60e6, "twice as many may be there for a while"
@@ -70,13 +80,16 @@ def test_a_hundred_thousand_units_are_remembered_in_less_than_thirty_megabytes()
 
 def test_another_experiment_begins_at_nothing_and_takes_no_answers_of_the_one_before() -> None:
     to, endpoints = collector(split())
-    take(to, "control.7500.1a.1")
+    take(to, f"control.7500.1a.{unit(1)}")
     endpoints[KEY] = split("2b")
     assert to.told(KEY) == {"source": Told("2b", {})}
-    assert take(to, "control.7500.1a.2") == (200, False)
+    assert take(to, f"control.7500.1a.{unit(2)}") == (200, False)
     endpoints.clear()
     assert to.told(KEY) == {}
-    assert take(to, "control.7500.2b.3")[0] == 404
+    assert take(to, f"control.7500.2b.{unit(3)}")[0] == 404
+
+
+GOOD = f'{{"id": "control.7500.1a.{unit(1)}"'.encode()
 
 
 @pytest.mark.parametrize(
@@ -84,18 +97,49 @@ def test_another_experiment_begins_at_nothing_and_takes_no_answers_of_the_one_be
     [
         (b"", 400),
         (b"[]", 400),
-        (b'{"id": "control.7500.1a.1"}', 400),
-        (b'{"id": "control.7500.1a.1", "value": 1, "weight": 2}', 400),
-        (b'{"id": "control.7500.1a.1", "value": NaN}', 400),
-        (b'{"id": "control.7500.1a.1", "value": 1e10}', 400),
+        (GOOD + b"}", 400),
+        (GOOD + b', "value": 1, "weight": 2}', 400),
+        (GOOD + b', "value": NaN}', 400),
+        (GOOD + b', "value": 1e10}', 400),
+        (GOOD + b', "value": true}', 400),
+        (GOOD + b', "value": "1"}', 400),
+        (GOOD + b', "value": 1, "covariate": "1"}', 400),
         (b'{"value": 1}', 400),
-        (b'{"id": "control.0.1a.1", "value": 1}', 400),
-        (b'{"id": "control.10001.1a.1", "value": 1}', 400),
+        (GOOD.replace(b"7500", b"0") + b', "value": 1}', 400),
+        (GOOD.replace(b"7500", b"10001") + b', "value": 1}', 400),
         (b'{"id": "control.7500.1a", "value": 1}', 400),
-        (b'{"id": "other.7500.1a.1", "value": 1}', 404),
+        (b'{"id": "control.7500.1a.1", "value": 1}', 400),
+        (GOOD.replace(b"-4000-", b"-1000-") + b', "value": 1}', 400),
+        (GOOD.replace(b"control", b"other") + b', "value": 1}', 404),
     ],
 )
 def test_what_is_no_report_is_refused_and_counted_nowhere(body: bytes, status: int) -> None:
     to, _ = collector(split())
     assert to.take(KEY, "", body).status == status
     assert to.told(KEY) == {"source": Told("1a", {})}
+
+
+def test_the_hash_of_a_client_is_a_unit_only_where_clients_keep_their_arms() -> None:
+    for assignment, status in ((None, 400), (Assignment(header="x-user"), 200)):
+        to, _ = collector(split(assignment=assignment))
+        for given in ("8412957340237195522", "-17"):
+            assert take(to, f"control.7500.1a.{given}")[0] == status
+    assert take(to, "control.7500.1a.12345678901234567890")[0] == 400
+
+
+def test_what_counts_no_outcomes_is_named_with_the_next_step() -> None:
+    to, endpoints = collector(split())
+    endpoints["default/plain"] = Split("default", "plain", (("a", 10_000),))
+    answers = [to.take(key, "", b"{}") for key in ("default/plain", MODEL, "default/none")]
+    assert [(answer.status, answer.body["error"]) for answer in answers] == [
+        (
+            404,
+            "endpoint default/plain counts no outcomes: its spec has no experiment and no policy: bandit, or the time "
+            "of its experiment is over; set spec.experiment",
+        ),
+        (
+            404,
+            "model default/a counts no outcomes: name an Endpoint that has it as an arm and a spec.experiment",
+        ),
+        (404, "default/none is no Model and no Endpoint; `penstock get endpoints` lists what may be named"),
+    ]
