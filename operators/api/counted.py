@@ -19,6 +19,8 @@ from pydantic import Field, StringConstraints, TypeAdapter
 from operators.api.base import Name
 from operators.api.plan import CELLS, MOST_SERVERS, Counts, RouteObserved
 
+REPORTED_S = 5.0
+"""How often a router tells what it counted, in seconds: the operator's counts are as old as that at most."""
 _Number = Annotated[int, Field(ge=0, lt=2**63)]
 _Source = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}@[0-9]{1,20}$")]
 _Server = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:\[\]-]{1,80}$")]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from operators.actuators.kubernetes import drift
 from operators.actuators.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES
-from operators.api import routes
+from operators.api import counted, routes
 from operators.api.errors import OperatorError
 from operators.api.plan import RouteObserved
 from operators.cli import client
@@ -48,8 +48,6 @@ RECONNECT = (0.2, 5.0)
 RETRY = (0.2, 5.0)
 """The same for a table or report that could not be brought where it should be."""
 CERTIFICATE_POLL_S = 5.0
-COUNTS_S = 5.0
-"""How often it is told what was counted, of Models whose route asks for it."""
 LAST_S = 5.0
 """How long a router that ends tries to tell what it counted last."""
 SILENT_S = 60
@@ -243,7 +241,7 @@ class Replica:
         failures = 0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(COUNTS_S if self._counted else None):
+                async with asyncio.timeout(counted.REPORTED_S if self._counted else None):
                     await told.wait()
             told.clear()
             if not self._programmed or not self._router.applied:
@@ -291,7 +289,7 @@ class Replica:
         They change with the arms, whatever the time: what was counted under other weights must be told apart.
         """
         now = asyncio.get_running_loop().time()
-        due = now - self._counted_at >= COUNTS_S
+        due = now - self._counted_at >= counted.REPORTED_S
         if due:
             self._counted_at = now
         before, self._counted = self._counted, {}

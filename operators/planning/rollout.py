@@ -17,6 +17,7 @@ import enum
 import math
 from typing import Literal
 
+from operators.api import counted
 from operators.api.base import duration_s
 from operators.api.commands import PAUSED, RETRY
 from operators.api.evidence import Evidence
@@ -306,9 +307,9 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
         none |= {"latency_detection_s": None, "agreement_detection_s": None}
         return none | {"verdict": "", "detection": ""}
     settings, share = s.settings.analysis, target / FULL_WEIGHT
-    errors_s = verdict.detection_s(s.evidence, settings, share)
-    slower_s = verdict.latency_detection_s(s.evidence, settings, share)
-    differs_s = verdict.agreement_detection_s(s.evidence, settings, share)
+    errors_s = _counted(verdict.detection_s(s.evidence, settings, share))
+    slower_s = _counted(verdict.latency_detection_s(s.evidence, settings, share))
+    differs_s = _counted(verdict.agreement_detection_s(s.evidence, settings, share))
     told = []
     if errors_s is not None:
         answered, failed = s.evidence.base
@@ -326,6 +327,11 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
     words = {"verdict": judged.sentence, "detection": detection, "detection_s": _rounded(errors_s)}
     words |= {"latency_detection_s": _rounded(slower_s), "agreement_detection_s": _rounded(differs_s)}
     return words | {"evidence": s.evidence, "against": against, "in_favour": in_favour}
+
+
+def _counted(time_s: float | None) -> float | None:
+    """When that is known here: what shows it has to be counted and told first."""
+    return None if time_s is None else time_s + counted.REPORTED_S
 
 
 def _rounded(time_s: float | None) -> float | None:
