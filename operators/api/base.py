@@ -29,6 +29,8 @@ class Rule:
     cel: str
     message: str
     holds: Callable[[Any], bool]
+    given: Callable[[Any], str] | None = None
+    """What stands there, for the end of the message; here alone, since joining a list is more than CEL's budget."""
 
 
 class Strict(pydantic.BaseModel):
@@ -47,7 +49,7 @@ class Strict(pydantic.BaseModel):
     def _rules_hold(self) -> Self:
         for rule in type(self).rules:
             if not rule.holds(self):
-                raise ValueError(rule.message)
+                raise ValueError(f"{rule.message}: {rule.given(self)}" if rule.given else rule.message)
         return self
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -329,9 +330,18 @@ class Analysis(Strict):
 class Rollout(Strict):
     """Nothing moves faster than this."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.steps) || (self.steps.map(s, s.weight).isSorted()"
+            " && self.steps.all(s, self.steps.exists_one(o, o.weight == s.weight)))",
+            "the weights of steps must rise from one to the next",
+            lambda self: all(one.weight < after.weight for one, after in itertools.pairwise(self.steps)),
+            lambda self: ", ".join(f"{step.weight:g}" for step in self.steps),
+        ),
+    )
     steps: Annotated[tuple[RolloutStep, ...], Field(max_length=32)] = ()
-    """Steps by which traffic moves to a new revision; none: all at once, when the new revision is ready, and with an
-    analysis one step of 10 %.
+    """Steps by which traffic moves to a new revision, each with more than the one before; none: one of 10 % with an
+    analysis, else all at once. Windows, a pause, surge and deadline hold without steps as well.
     """
     analysis: Analysis | None = None
     """The test a new revision must stand while traffic moves; failing it moves all traffic back."""

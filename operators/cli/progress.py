@@ -123,6 +123,8 @@ def _steps(model: Object, rollout: Object, now: datetime.datetime) -> Text:
             said.append(f"▶ {name}{since}   ", style="bold cyan")
         else:
             said.append(f"· {name}   ", style="dim")
+    if planned[-1]["weight"] >= 100:
+        return said
     said.append(
         "▶ all traffic" if at >= len(planned) else "· all traffic", style="bold" if at >= len(planned) else "dim"
     )

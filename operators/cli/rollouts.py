@@ -171,11 +171,11 @@ def _model(client: Client, name: str) -> Object:
 
 
 def _stepped(model: Object) -> None:
-    rollout = model["spec"].get("rollout") or {}
-    if not rollout.get("steps") and not rollout.get("analysis"):
+    if not model["spec"].get("rollout"):
         name = model["metadata"]["name"]
         raise OperatorError(
-            f"model {name}: spec.rollout has no steps, so there is nothing to hold; add spec.rollout.steps"
+            f"model {name}: its spec has no rollout, so there is nothing to hold; add spec.rollout.steps, such as "
+            "[{weight: 10, for: 5m}]"
         )
 
 

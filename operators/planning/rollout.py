@@ -36,8 +36,8 @@ candidate. One that is wrong every fifth time is mostly refused within them, one
 """
 _LARGEST_LOG = 50.0
 """Of an e-value that is told."""
-_UNPROVEN_STEP = RolloutStep(weight=10)
-"""Where an analysis is given and no steps."""
+_UNPROVEN_STEP, _ONLY_STEP = RolloutStep(weight=10), RolloutStep(weight=100)
+"""Where no steps are given, with an analysis and without."""
 
 _INCONCLUSIVE = {"rollBack": "it is rolled back", "promote": "it is promoted", "pause": "a person decides"}
 
@@ -108,13 +108,12 @@ class Decision:
 
 def is_stepped(spec: ModelSpec) -> bool:
     """Whether traffic moves by steps at all."""
-    rollout = spec.rollout
-    return rollout is not None and bool(rollout.steps or rollout.analysis) and spec.replicas > 0
+    return spec.rollout is not None and spec.replicas > 0
 
 
 def steps(settings: Rollout) -> tuple[RolloutStep, ...]:
     """The steps there are."""
-    return settings.steps or (_UNPROVEN_STEP,)
+    return settings.steps or ((_UNPROVEN_STEP,) if settings.analysis else (_ONLY_STEP,))
 
 
 def units(step: RolloutStep) -> int:

@@ -50,6 +50,10 @@ def model(**spec: Any) -> dict[str, Any]:
             "Model 'digits': spec.scaling: scaling.minReplicas must not be above scaling.maxReplicas",
         ),
         (
+            model(rollout={"steps": [{"weight": 50}, {"weight": 20.5}]}),
+            "Model 'digits': spec.rollout: the weights of steps must rise from one to the next: 50, 20.5",
+        ),
+        (
             {**model(), "apiVersion": "penstock.dev/v1"},
             "Model 'digits': apiVersion is 'penstock.dev/v1', expected 'penstock.dev/v1alpha1'",
         ),
@@ -69,6 +73,7 @@ def model(**spec: Any) -> dict[str, Any]:
         "no name",
         "wrong type",
         "broken rule",
+        "broken rule that names what stands there",
         "version",
         "kind",
         "missing",

@@ -355,6 +355,19 @@ def test_steps_begin_in_their_windows_only() -> None:
     assert shares(world) == {"a": 9500, "b": 500}
 
 
+def test_without_steps_all_traffic_moves_at_once_and_within_the_windows_all_the_same() -> None:
+    world = rolling(steps=[], windows=[{"from": "08:00", "to": "09:00"}])
+    ready(world, "b")
+    world.tick()
+    assert (shares(world), of(world).state) == ({"a": FULL_WEIGHT}, "Waiting")
+    assert of(world).next == "step 1 of 1, 100 % of the traffic"
+    wait(world, 8 * 3600)
+    assert shares(world) == {"b": FULL_WEIGHT}
+    moved(world)
+    wait(world, 1)
+    assert (world.states()[0], of(world).state) == (("b", "Serving"), "Promoted")
+
+
 def test_a_time_zone_that_does_not_exist_is_refused() -> None:
     world = World(stepped("a", windows=[{"timezone": "Mars/Olympus"}]))
     world.tick()
