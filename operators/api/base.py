@@ -76,7 +76,20 @@ class Seen(Strict):
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
-Duration = Annotated[str, StringConstraints(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$", max_length=32)]
+_DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+
+
+def _with_unit(value: Any) -> Any:
+    """``value``, unless it is a duration without a unit."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or (isinstance(value, str) and re.fullmatch(r"[0-9.]+", value)):
+        raise ValueError(f"{value} has no unit; write ms, s, m or h behind it, such as {value}s")
+    if isinstance(value, str) and not re.search(_DURATION, value):
+        raise ValueError(f"{value!r} is no duration; write numbers with ms, s, m or h, such as 90s or 1h30m")
+    return value
+
+
+Duration = Annotated[str, StringConstraints(pattern=_DURATION, max_length=32), pydantic.BeforeValidator(_with_unit)]
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

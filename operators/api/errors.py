@@ -7,6 +7,13 @@ OperatorError
 └── Unreachable        the API, a child process or the router does not answer
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Path = tuple[str | int, ...]
+"""Of a field in an object: names, and places in lists."""
+
 
 class OperatorError(Exception):
     """Base of all errors that ``operators`` raises."""
@@ -14,6 +21,11 @@ class OperatorError(Exception):
 
 class InvalidObject(OperatorError):
     """An object cannot be accepted; the message names object, field, value and next step."""
+
+    def __init__(self, message: str, paths: Sequence[Path] = ()) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
+        """The fields that the message speaks of, in its order."""
 
 
 class NotFound(OperatorError):

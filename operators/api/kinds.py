@@ -11,7 +11,7 @@ import pydantic
 from operators.api.base import API_VERSION, APIObject
 from operators.api.crds import crd
 from operators.api.endpoint import Endpoint
-from operators.api.errors import InvalidObject
+from operators.api.errors import InvalidObject, Path
 from operators.api.model import Model
 from operators.api.runtime import ServingRuntime
 
@@ -29,9 +29,11 @@ def parse(data: object) -> APIObject:
     kind, metadata = data.get("kind"), data.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if data.get("apiVersion") != API_VERSION:
-        raise InvalidObject(f"{kind} {name!r}: apiVersion is {data.get('apiVersion')!r}, expected {API_VERSION!r}")
+        raise InvalidObject(
+            f"{kind} {name!r}: apiVersion is {data.get('apiVersion')!r}, expected {API_VERSION!r}", [("apiVersion",)]
+        )
     if not isinstance(kind, str) or kind not in KINDS:
-        raise InvalidObject(f"{name!r}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        raise InvalidObject(f"{name!r}: kind is {kind!r}, expected one of {', '.join(KINDS)}", [("kind",)])
     try:
         return KINDS[kind].model_validate(data)
     except pydantic.ValidationError as error:
@@ -39,7 +41,14 @@ def parse(data: object) -> APIObject:
         # What is wrong inside a field makes the field as a whole wrong: say it once, where it is.
         deepest = [e for e in found if not any(_is_within(e["loc"], other["loc"]) for other in found)]
         problems = "; ".join(_problem(KINDS[kind], item) for item in deepest)
-        raise InvalidObject(f"{kind} {name!r}: {problems}" if name else f"{kind}: {problems}") from error
+        paths = [item["loc"] for item in deepest]
+        raise InvalidObject(f"{kind} {name!r}: {problems}" if name else f"{kind}: {problems}", paths) from error
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: ``spec.variants[0].name``."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.lstrip(".") or "object"
 
 
 def _is_within(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
@@ -47,10 +56,7 @@ def _is_within(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
 
 
 def _problem(kind: type[APIObject], item: Mapping[str, Any]) -> str:
-    path = ""
-    for step in item["loc"]:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    field, given, context = path.lstrip(".") or "object", item["input"], item.get("ctx", {})
+    field, given, context = dotted(item["loc"]), item["input"], item.get("ctx", {})
     shown = "" if isinstance(given, dict | list | tuple) else f"; got {given!r:.120}"
     match item["type"]:
         case "extra_forbidden":

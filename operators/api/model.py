@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from operators.api.base import APIObject, Digest, Duration, Name, Rule, Strict
 from operators.api.contract import Contract
@@ -29,7 +29,20 @@ _PRECISIONS = frozenset({("openvino", "bf16"), ("litert", "int8"), ("tensorrt", 
 Uri = Annotated[str, Field(max_length=2048)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
-ClockTime = Annotated[str, Field(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$", max_length=5)]
+_CLOCK = r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+
+
+def _in_quotes(value: Any) -> Any:
+    """``value``, unless it is a time as YAML 1.1 reads one that stands there without quotes: 16:00 is 60 times 16."""
+    if isinstance(value, int) and not isinstance(value, bool) and 60 <= value <= 24 * 60:
+        hours, minutes = divmod(value, 60)
+        raise ValueError(f'YAML reads a time without quotes as a number, {value}; quote it: "{hours:02}:{minutes:02}"')
+    if not isinstance(value, str) or not re.search(_CLOCK, value):
+        raise ValueError(f'{value!r} is no time of day; write hours and minutes in quotes, such as "09:00"')
+    return value
+
+
+ClockTime = Annotated[str, Field(pattern=_CLOCK, max_length=5), BeforeValidator(_in_quotes)]
 IntOrPercent = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]{1,9}%?$")],
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": r"^[0-9]{1,9}%?$", "minimum": 0}),

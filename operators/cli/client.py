@@ -214,5 +214,10 @@ def refused(status: int, body: bytes | str) -> OperatorError:
         message = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
         message = f"HTTP {status}: {body[:200]!r}"
-    kinds_of_error = {404: NotFound, 409: Conflict, 400: InvalidObject, 422: InvalidObject}
+    kinds_of_error: dict[int, type[OperatorError]] = {
+        404: NotFound,
+        409: Conflict,
+        400: InvalidObject,
+        422: InvalidObject,
+    }
     return kinds_of_error.get(status, Unreachable)(message)

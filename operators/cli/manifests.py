@@ -18,16 +18,28 @@ from typing import Any
 
 import yaml
 
-from operators.api.errors import InvalidObject, OperatorError
-from operators.api.kinds import parse
+from operators.api.base import APIObject
+from operators.api.errors import InvalidObject, OperatorError, Path
+from operators.api.kinds import dotted, parse
+from operators.api.model import Model
 from operators.cli import kinds
 from operators.cli.kinds import Kind
+from operators.cli.places import Place
+from operators.planning import windows
 
 STDIN = "-"
 
 
 class BadManifest(OperatorError):
     """A file cannot be read as objects; the message names file, document, line and next step."""
+
+
+class _NotThere(BadManifest):
+    """A file that an object names is not there."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +91,7 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _documents(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], str, pathlib.Path]]:
+def _documents(paths: Sequence[str]) -> Iterator[tuple[dict[str, Any], Place, pathlib.Path]]:
     """Each document, where it stands, and the folder its relative paths begin at."""
     for given in paths:
         empty = True
@@ -119,16 +131,16 @@ def _files(given: str) -> list[tuple[str, pathlib.Path | None]]:
     return [(str(file), file) for file in inside]
 
 
-def _parsed(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _parsed(text: str, name: str) -> Iterator[tuple[dict[str, Any], Place]]:
     loader = yaml.SafeLoader(text)
     number = 0
     try:
         while loader.check_node():
+            number += 1
             node = loader.get_node()
             assert node is not None
-            number += 1
             data = loader.construct_document(node)
-            where = f"{name}, document {number}, line {node.start_mark.line + 1}"
+            where = Place(name, number, node)
             if data is None:
                 continue
             if not isinstance(data, dict):
@@ -138,30 +150,41 @@ def _parsed(text: str, name: str) -> Iterator[tuple[dict[str, Any], str]]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise BadManifest(f"{name}, document {number + 1}{line}: not YAML: {problem}") from error
+        raise BadManifest(f"{name}, document {max(number, 1)}{line}: not YAML: {problem}") from error
     finally:
         loader.dispose()
 
 
-def _manifest(data: dict[str, Any], where: str, folder: pathlib.Path, namespace: str) -> Manifest:
+def _manifest(data: dict[str, Any], where: Place, folder: pathlib.Path, namespace: str) -> Manifest:
     metadata = data.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     completed = dict(data)
     try:
         if "spec" in data:
-            completed["spec"] = _completed(_spelled_out(data["spec"]), "spec", folder)
+            completed["spec"] = _completed(_spelled_out(data["spec"]), ("spec",), folder)
         kind = kinds.find(str(data.get("kind")))
         if kind is not None and kind.namespaced and isinstance(metadata, dict):
             completed["metadata"] = {"namespace": namespace} | metadata
         parsed = parse(completed)
-    except FileNotFoundError as error:
-        raise BadManifest(f"{where}: {data.get('kind')} {name!r}: {error}") from error
+        _check_timezones(parsed)
+    except _NotThere as error:
+        raise BadManifest(f"{where.of([error.path])}: {data.get('kind')} {name!r}: {error}") from error
     except OSError as error:
         raise BadManifest(f"{where}: {data.get('kind')} {name!r}: {error.filename}: {_words(error)}") from error
     except InvalidObject as error:
-        raise BadManifest(f"{where}: {error}") from error
+        raise BadManifest(f"{where.of(error.paths)}: {error}") from error
     known, meta = kinds.of(parsed.kind), parsed.metadata
     return Manifest(known, meta.namespace if known.namespaced else "", meta.name, completed)
+
+
+def _check_timezones(parsed: APIObject) -> None:
+    """Refuse what only a database of time zones knows; stored objects are read without, for it may be another one."""
+    if not isinstance(parsed, Model) or parsed.spec.rollout is None:
+        return
+    for place, window in enumerate(parsed.spec.rollout.windows):
+        if unknown := windows.unknown([window]):
+            path = ("spec", "rollout", "windows", place, "timezone")
+            raise InvalidObject(f"Model {parsed.metadata.name!r}: {dotted(path)}: {unknown}", [path])
 
 
 def _spelled_out(spec: Any) -> Any:
@@ -171,19 +194,20 @@ def _spelled_out(spec: Any) -> Any:
     return spec
 
 
-def _completed(value: Any, field: str, folder: pathlib.Path) -> Any:
+def _completed(value: Any, path: Path, folder: pathlib.Path) -> Any:
     """``value`` with every location on this machine absolute and pinned. Only locations have a ``uri``."""
     if isinstance(value, list):
-        return [_completed(item, f"{field}[{index}]", folder) for index, item in enumerate(value)]
+        return [_completed(item, (*path, index), folder) for index, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    inner = {key: _completed(item, f"{field}.{key}", folder) for key, item in value.items()}
-    path = _local_path(value.get("uri"), folder)
-    if path is None:
+    inner = {key: _completed(item, (*path, key), folder) for key, item in value.items()}
+    file = _local_path(value.get("uri"), folder)
+    if file is None:
         return inner
-    if not path.exists():
-        raise FileNotFoundError(f"{field}.uri: {path} does not exist; correct the path or put the file there")
-    return inner | {"uri": f"file://{path}", "digest": value.get("digest") or digest(path)}
+    if not file.exists():
+        at = (*path, "uri")
+        raise _NotThere(f"{dotted(at)}: {file} does not exist; correct the path or put the file there", at)
+    return inner | {"uri": f"file://{file}", "digest": value.get("digest") or digest(file)}
 
 
 def _local_path(uri: Any, folder: pathlib.Path) -> pathlib.Path | None:

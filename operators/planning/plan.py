@@ -163,9 +163,8 @@ def _accepted(model: Model, has_runtime: bool, seen: Observation) -> Verdict:
         next_step = "apply a ServingRuntime of that name, or use onnxruntime"
         return False, "RuntimeNotFound", f"model {name}: spec.runtime {runtime!r} does not exist; {next_step}"
     rollout = model.spec.rollout
-    if rollout is not None and (unknown := windows.unknown_timezones(rollout.windows)):
-        what = f"model {name}: spec.rollout.windows: the time zone database has no {', '.join(unknown)}"
-        return False, "UnknownTimeZone", f"{what}; write a name such as Europe/Berlin"
+    if rollout is not None and (unknown := windows.unknown(rollout.windows)):
+        return False, "UnknownTimeZone", f"model {name}: spec.rollout.windows: {unknown}"
     ignored = builds.said(model) if seen.cannot_build else ()
     drawn = ("spec.rollout.assignment",) if seen.gateway and rollout and rollout.assignment else ()
     flooded = ("spec.traffic",) if seen.gateway and model.spec.traffic else ()

@@ -284,8 +284,8 @@ def _hold(s: Situation) -> tuple[State, str, datetime.datetime | None]:
         return "Waiting", s.waits, None
     if s.paused:
         return "Paused", s.paused, None
-    if unknown := windows.unknown_timezones(s.settings.windows):
-        return "Waiting", f"spec.rollout.windows names no time zone: {', '.join(unknown)}", None
+    if unknown := windows.unknown(s.settings.windows):
+        return "Waiting", f"spec.rollout.windows: {unknown}", None
     opens = windows.opening(s.settings.windows, s.now)
     if opens:
         return "Waiting", f"no window of spec.rollout.windows is open before {timestamp(opens)}", opens

@@ -22,9 +22,10 @@ def opening(windows: Sequence[TimeWindow], now: datetime.datetime) -> datetime.d
     return min(begin for begin, _ in found if begin > now)
 
 
-def unknown_timezones(windows: Sequence[TimeWindow]) -> tuple[str, ...]:
-    """Time zones of ``windows`` that the time zone database does not have."""
-    return tuple(window.timezone for window in windows if _zone(window) is None)
+def unknown(windows: Sequence[TimeWindow]) -> str:
+    """Which time zones of ``windows`` the time zone database does not have, and what to write; empty: it has all."""
+    names = ", ".join(window.timezone for window in windows if _zone(window) is None)
+    return f"the time zone database has no {names}; write a name such as Europe/Berlin" if names else ""
 
 
 def _spans(window: TimeWindow, now: datetime.datetime) -> list[tuple[datetime.datetime, datetime.datetime]]:

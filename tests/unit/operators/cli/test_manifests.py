@@ -147,21 +147,50 @@ def test_names_need_no_valid_spec(tmp_path: pathlib.Path) -> None:
 CASES: dict[str, tuple[str, str]] = {
     "unknown field": (
         MODEL.replace("model.onnx", "s3://m") + "  replica: 2\n",
-        "{file}, document 1, line 1: Model 'digits': spec.replica: unknown field; did you mean replicas?",
+        "{file}, document 1, line 6: Model 'digits': spec.replica: unknown field; did you mean replicas?",
     ),
     "wrong type in the second document": (
         ENDPOINT + "---\n" + MODEL.replace("model.onnx", "s3://m/m") + "  replicas: many\n",
-        "{file}, document 2, line 7: Model 'digits': spec.replicas: "
+        "{file}, document 2, line 12: Model 'digits': spec.replicas: "
         "input should be a valid integer, unable to parse string as an integer; got 'many'",
     ),
     "missing artifact": (
         "# a comment\n" + MODEL,
-        "{file}, document 1, line 2: Model 'digits': spec.source.uri: {folder}/model.onnx does not exist; "
+        "{file}, document 1, line 6: Model 'digits': spec.source.uri: {folder}/model.onnx does not exist; "
         "correct the path or put the file there",
     ),
     "unknown kind": (
         MODEL.replace("kind: Model", "kind: Tensor"),
-        "{file}, document 1, line 1: 'digits': kind is 'Tensor', expected one of Model, Endpoint, ServingRuntime",
+        "{file}, document 1, line 2: 'digits': kind is 'Tensor', expected one of Model, Endpoint, ServingRuntime",
+    ),
+    "two fields of a list": (
+        MODEL.replace("model.onnx", "s3://m/m")
+        + "  rollout:\n    steps:\n      - {weight: 5, for: 20}\n      - weight: 50\n        for: 5 minutes\n",
+        "{file}, document 1, lines 8, 10: Model 'digits': spec.rollout.steps[0].for: 20 has no unit; write ms, s, m "
+        "or h behind it, such as 20s; spec.rollout.steps[1].for: '5 minutes' is no duration; write numbers with "
+        "ms, s, m or h, such as 90s or 1h30m",
+    ),
+    "what is missing": (
+        MODEL.replace("  source: {uri: model.onnx}\n", "  replicas: 1\n"),
+        "{file}, document 1, line 4: Model 'digits': spec.source: required, but not given",
+    ),
+    "times without quotes": (
+        MODEL.replace("model.onnx", "s3://m/m")
+        + "  rollout:\n    windows:\n    - days: [Mon]\n      from: 9:00\n      to: 16:00\n",
+        "{file}, document 1, lines 9, 10: Model 'digits': spec.rollout.windows[0].from: YAML reads a time without "
+        'quotes as a number, 540; quote it: "09:00"; spec.rollout.windows[0].to: YAML reads a time without quotes as a '
+        'number, 960; quote it: "16:00"',
+    ),
+    "no time": (
+        MODEL.replace("model.onnx", "s3://m/m") + "  rollout: {windows: [{from: 9}]}\n",
+        "{file}, document 1, line 6: Model 'digits': spec.rollout.windows[0].from: 9 is no time of day; write hours "
+        'and minutes in quotes, such as "09:00"',
+    ),
+    "unknown time zone": (
+        MODEL.replace("model.onnx", "s3://m/m")
+        + "  rollout:\n    windows:\n    - {from: '09:00'}\n    - {timezone: Berlin}\n",
+        "{file}, document 1, line 9: Model 'digits': spec.rollout.windows[1].timezone: the time zone database has no "
+        "Berlin; write a name such as Europe/Berlin",
     ),
     "no mapping": (
         "- a\n- b\n",

@@ -41,4 +41,6 @@ def test_without_windows_it_is_always_open() -> None:
 
 
 def test_a_time_zone_that_nobody_knows_is_named() -> None:
-    assert windows.unknown_timezones([TimeWindow(timezone="Mars/Olympus"), TimeWindow()]) == ("Mars/Olympus",)
+    said = "the time zone database has no Mars/Olympus; write a name such as Europe/Berlin"
+    assert windows.unknown([TimeWindow(timezone="Mars/Olympus"), TimeWindow()]) == said
+    assert windows.unknown([TimeWindow()]) == ""
