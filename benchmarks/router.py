@@ -1,9 +1,9 @@
 """What does the router cost, and how soon does traffic follow other weights?
 
-Every contestant stands before the same server: nothing, Penstock's router, Traefik; in each round each in turn, all
-on one processor. Processor time is that of the router alone, for each request; latencies are of requests that come at
-random moments, far below what it could take. Then the weights of two arms are turned around again and again while
-requests come, and each change is timed from when the agent is told to the first answer of the arm that it is for.
+Every contestant stands before the same server: nothing, Penstock's router, Traefik, Envoy; in each round each in
+turn, all on one processor. Processor time is that of the router alone, for each request; latencies are of requests that
+come at random moments, far below what it could take. Then the weights of two arms are turned around again and again
+while requests come, and each change is timed from when the agent is told to the first answer of the arm that it is for.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import json
 import os
 import random
-import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,9 +24,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-import yaml
 
-from benchmarks import dialects, generators, models, origin, processes, routing
+from benchmarks import dialects, generators, models, origin, processes, proxies, routing
 from benchmarks.contestants import CONTESTANTS, OURS, Server, serving
 from benchmarks.interleaving import rotated
 from operators.api.plan import FULL_WEIGHT, Arm, Route
@@ -90,7 +86,8 @@ def _rounds(server: Server, rounds: int, seconds: int) -> Iterator[dict[str, Any
         ways: dict[str, Callable[[Server], contextlib.AbstractContextManager[Server]]] = {
             "nothing": contextlib.nullcontext,
             OURS: routing.routed,
-            "traefik": traefik,
+            "traefik": proxies.traefik,
+            "envoy": proxies.envoy,
         }
         ones = [(name, stack.enter_context(way(server))) for name, way in ways.items()]
         for protocol, (_, one) in itertools.product(("json", "grpc"), ones):
@@ -127,33 +124,6 @@ def _costs(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
         medians = {key: statistics.median(one[key] for one in mine) for key in ("cpuUs", "rate", "p50Ms", "p99Ms")}
         found.append({"protocol": protocol, "before": before, **medians})
     return found
-
-
-@contextlib.contextmanager
-def traefik(server: Server) -> Iterator[Server]:
-    """``server`` behind Traefik, which routes by the path's beginning and looks at nothing else."""
-    http_port, grpc_port = processes.free_ports(2)
-    folder = server.folder / "traefik"
-    folder.mkdir()
-    program = shutil.which("traefik", path=str(Path(sys.executable).parent))
-    assert program, "no traefik beside Python; run `make setup`"
-    ways = {"http": f"http://127.0.0.1:{server.http_port}", "grpc": f"h2c://127.0.0.1:{server.grpc_port}"}
-    routers = {way: {"rule": "PathPrefix(`/`)", "service": way, "entryPoints": [way]} for way in ways}
-    services = {way: {"loadBalancer": {"servers": [{"url": url}]}} for way, url in ways.items()}
-    (folder / "routes.yaml").write_text(yaml.safe_dump({"http": {"routers": routers, "services": services}}))
-    command = [
-        program,
-        f"--entrypoints.http.address=127.0.0.1:{http_port}",
-        f"--entrypoints.grpc.address=127.0.0.1:{grpc_port}",
-        "--providers.file.filename=routes.yaml",
-        "--global.checknewversion=false",
-        "--global.sendanonymoususage=false",
-    ]
-    tree = processes.start(command, folder, {}, processes.SERVER_CPU)
-    try:
-        yield dataclasses.replace(server, http_port=http_port, grpc_port=grpc_port, trees=(*server.trees, tree))
-    finally:
-        tree.end()
 
 
 async def _changes(server: Server, changes: int) -> tuple[list[float], int]:
