@@ -12,7 +12,8 @@ from operators.api.errors import OperatorError
 from operators.cli import arms, kinds, show, verbs, watching
 from operators.cli.client import Object
 
-_AXIS = 41
+_AXIS, _BAR, _NAME = 25, 15, 14
+"""Cells of an interval's axis, of a share's bar, and of the longest name that is shown whole: a line has 80."""
 _STYLES = {"Found": "bold green", "Blocked": "bold red", "Concluded": "bold", "Running": "cyan"}
 
 
@@ -55,6 +56,7 @@ def line(endpoint: Object) -> str:
 def page(endpoint: Object, now: datetime.datetime) -> Any:
     """The arms with their shares and intervals, and what is to be thought of them."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -70,20 +72,25 @@ def page(endpoint: Object, now: datetime.datetime) -> Any:
     )
     known: list[Object] = found.get("arms", [])
     ends = [arm["effect"][end] for arm in known if arm.get("effect") for end in ("low", "high")]
-    table, intervals, width = Table.grid(padding=(0, 2)), [], max((len(arm["name"]) for arm in known), default=0)
+    width = max((len(_short(arm["name"])) for arm in known), default=0)
+    shares, told = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for arm in known:
-        effect, name = arm.get("effect"), f"  {arm['name']:<{width}}"
+        effect, called = arm.get("effect"), Text(f"  {_short(arm['name']):<{width}}", no_wrap=True)
         mean = f"mean {arm['mean']:.4g}" if arm.get("mean") is not None else ""
-        share = Text(bar(arm["weight"] / 10_000, 20), style="cyan")
-        table.add_row(name, share, show.percent(arm["weight"]), f"{arm.get('units', 0):,} outcomes", mean)
-        told = arms.effect(arm)
+        share = Text(bar(arm["weight"] / 10_000, _BAR), style="cyan")
+        shares.add_row(called, share, show.percent(arm["weight"]), f"{arm.get('units', 0):,} outcomes", mean)
         if effect:
             drawn = interval(effect["low"], effect["value"], effect["high"], max(map(abs, ends)))
             style = "green" if effect["low"] > 0 else "red" if effect["high"] < 0 else ""
-            intervals.append(Text.assemble(f"{name}  ", (drawn, style), f"  {told}"))
+            told.add_row(called, Text.assemble((drawn, style), f"  {arms.effect(arm)}"))
         if arm.get("out"):
-            intervals.append(Text(f"{name}  out: {arm['out']}"))
-    return Group(head, Text(""), table, Text(""), *intervals, Text(f"  {arms.verdict(endpoint)}"))
+            told.add_row(called, f"out: {arm['out']}")
+    verdict = Padding(Text(arms.verdict(endpoint)), (0, 0, 0, 2))
+    return Group(head, Text(""), shares, Text(""), *([told] if told.row_count else []), verdict)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def interval(low: float, value: float, high: float, reach: float) -> str:

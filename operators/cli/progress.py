@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,8 @@ from operators.api.commands import ONGOING
 from operators.cli import show
 from operators.cli.client import Object
 
-_BAR = 30
+_BAR, _SHORT_BAR = 30, 20
+"""Cells of a share's bar, and of the evidence's, which has more words behind it: a line has 80."""
 _FULL_WEIGHT = 10_000
 _STYLES = {"Promoted": "bold green", "RolledBack": "bold red", "Withdrawn": "bold yellow", "Paused": "bold yellow"}
 _WORDS = {"RolledBack": "rolled back"}
@@ -109,26 +111,24 @@ def _shares(status: Object) -> Table:
     return table
 
 
-def _steps(model: Object, rollout: Object, now: datetime.datetime) -> Text:
+def _steps(model: Object, rollout: Object, now: datetime.datetime) -> Columns:
     planned: Sequence[Object] = (model["spec"].get("rollout") or {}).get("steps", ())
     planned = planned or [{"weight": rollout.get("target", 0) / 100}]
-    said = Text()
+    said = []
     at = rollout.get("step", 0)
     for number, step in enumerate(planned):
         name = f"{step['weight']:g} %" + (f" for {step['for']}" if step.get("for", "0s") != "0s" else "")
         if number < at:
-            said.append(f"✓ {name}   ", style="green")
+            said.append(Text(f"✓ {name}", style="green"))
         elif number == at:
             since = f" ({show.age(rollout['since'], now)})" if rollout.get("reached") else ""
-            said.append(f"▶ {name}{since}   ", style="bold cyan")
+            said.append(Text(f"▶ {name}{since}", style="bold cyan"))
         else:
-            said.append(f"· {name}   ", style="dim")
-    if planned[-1]["weight"] >= 100:
-        return said
-    said.append(
-        "▶ all traffic" if at >= len(planned) else "· all traffic", style="bold" if at >= len(planned) else "dim"
-    )
-    return said
+            said.append(Text(f"· {name}", style="dim"))
+    if planned[-1]["weight"] < 100:
+        is_last = at >= len(planned)
+        said.append(Text(f"{'▶' if is_last else '·'} all traffic", style="bold" if is_last else "dim"))
+    return Columns(said, padding=(0, 3))
 
 
 def _standing(standing: Object | None, what: str, colour: str) -> Text | None:
@@ -136,7 +136,9 @@ def _standing(standing: Object | None, what: str, colour: str) -> Text | None:
     if not standing:
         return None
     share = math.log(max(standing["e"], 1.0)) / math.log(standing["bound"])
-    return Text.assemble((bar(share), colour), f"  e-value {_times(standing['e'])}, {what} {standing['bound']:g} on")
+    return Text.assemble(
+        (bar(share, _SHORT_BAR), colour), f"  e-value {_times(standing['e'])}, {what} {standing['bound']:g} on"
+    )
 
 
 def _times(e: float) -> str:

@@ -14,7 +14,7 @@ from operators.api.errors import OperatorError
 from operators.cli import experiments, show
 
 NOW = datetime.datetime(2026, 1, 2, 3, 14, 5, tzinfo=datetime.UTC)
-KNOWN = {
+KNOWN: dict[str, Any] = {
     "name": "1a2b3c4d",
     "metric": "clicks",
     "policy": "bandit",
@@ -56,22 +56,45 @@ def test_arms_are_drawn_with_share_outcomes_and_interval_and_the_verdict_below()
     assert drawn(endpoint()) == [
         "reader   bandit on clicks   since 10m   found",
         "",
-        "  control  ███████▌············  37.5 %  1,200 outcomes  mean 0.5",
-        "  new      ████████████▌·······  62.5 %  2,000 outcomes  mean 0.6",
-        "  old      ····················  0 %     150 outcomes    mean 0.25",
+        "  control  █████▋·········  37.5 %  1,200 outcomes  mean 0.5",
+        "  new      █████████▍·····  62.5 %  2,000 outcomes  mean 0.6",
+        "  old      ···············  0 %     150 outcomes    mean 0.25",
         "",
-        "  new                          │      ├─────●──────┤  +0.1 (+0.05 to +0.15)",
+        "  new                  │   ├───●───┤  +0.1 (+0.05 to +0.15)",
         "  old      out: worse by 0.1 at least",
         "  new is better than control by 0.1 (0.05 to 0.15)",
+    ]
+
+
+def test_long_names_and_numbers_fit_into_80_columns() -> None:
+    wide = endpoint()
+    control, new, old = (dict(arm) for arm in KNOWN["arms"])
+    control["units"] = 12_345_678
+    new |= {"name": "challenger", "effect": {"value": -1.2345e-5, "low": -2.345e-5, "high": -1.234e-5}}
+    old |= {"name": "a-very-long-name-of-an-arm", "out": "its interval beside control lies below 0, by 0.1 of a click"}
+    said = {
+        "arms": [control, new, old],
+        "verdict": "the challenger is worse than control by 0.0000123 of what counts here",
+    }
+    wide["status"] = {"experiment": KNOWN | said}
+    assert drawn(wide)[2:] == [
+        "  control         █████▋·········  37.5 %  12,345,678 outcomes  mean 0.5",
+        "  challenger      █████████▍·····  62.5 %  2,000 outcomes       mean 0.6",
+        "  a-very-long-n…  ···············  0 %     150 outcomes         mean 0.25",
+        "",
+        "  challenger      ├─────●     │              -1.23e-05 (-2.35e-05 to -1.23e-05)",
+        "  a-very-long-n…  out: its interval beside control lies below 0, by 0.1 of a",
+        "                  click",
+        "  the challenger is worse than control by 0.0000123 of what counts here",
     ]
 
 
 @pytest.mark.parametrize(
     ("low", "value", "high", "reach", "drawn"),
     [
-        (-1.0, 0.0, 1.0, 1.0, "├───────────────────●───────────────────┤"),
-        (0.5, 0.75, 1.0, 1.0, "                    │         ├────●────┤"),
-        (0.0, 0.0, 0.0, 0.0, "                    ●                    "),
+        (-1.0, 0.0, 1.0, 1.0, "├───────────●───────────┤"),
+        (0.5, 0.75, 1.0, 1.0, "            │     ├──●──┤"),
+        (0.0, 0.0, 0.0, 0.0, "            ●            "),
     ],
 )
 def test_an_interval_lies_on_an_axis_with_zero_in_its_middle(

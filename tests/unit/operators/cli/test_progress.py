@@ -71,8 +71,8 @@ def held(**said: Any) -> dict[str, Any]:
     return model
 
 
-def text(model: dict[str, Any]) -> str:
-    console = Console(width=110, highlight=False)
+def text(model: dict[str, Any], width: int = 110) -> str:
+    console = Console(width=width, highlight=False)
     with console.capture() as captured:
         console.print(progress.page(model, NOW))
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
@@ -88,8 +88,8 @@ digits   revision 5e6f7a8b in place of 1a2b3c4d   progressing
   1a2b3c4d  ██████████████████████▌·······  75 %  4 ready  serving
 
 Steps       ✓ 5 % for 2m   ▶ 25 % for 5m (2m)   · 50 %   · all traffic
-Against it  ███████████████···············  e-value 10, rolled back from 100 on
-For it      ······························  e-value 1, good enough from 20 on
+Against it  ██████████··········  e-value 10, rolled back from 100 on
+For it      ····················  e-value 1, good enough from 20 on
 Counted     0.2 % of 1,200 requests failed, of the stable revision 0.1 % of 10,220
 Finds       with this traffic the analysis finds 5 % failed requests, in about 90 s
 Next        step 3 of 3, 50 % of the traffic, in 3 min 0 s
@@ -173,3 +173,15 @@ def test_a_pause_is_shown_while_nothing_rolls_out() -> None:
 def test_a_pause_of_what_rolls_out_is_said_once_by_its_state() -> None:
     model = held(state="Paused")
     assert ("Paused  " in text(model), progress.as_data(model)["paused"]) == (False, True)
+
+
+def test_many_steps_and_much_evidence_fit_into_80_columns() -> None:
+    model = rolling(against={"e": 1.234e5, "bound": 100})
+    model["spec"]["rollout"]["steps"] = [{"weight": weight, "for": "20m"} for weight in (1, 5, 25, 33, 40, 80.55)]
+    lines = [line.rstrip() for line in text(model, 80).splitlines()]
+    assert lines[5:9] == [
+        "Steps       ✓ 1 % for 20m    ▶ 5 % for 20m (2m)   · 25 % for 20m",
+        "            · 33 % for 20m   · 40 % for 20m       · 80.55 % for 20m",
+        "            · all traffic",
+        "Against it  ████████████████████  e-value 123,400, rolled back from 100 on",
+    ]
