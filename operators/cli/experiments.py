@@ -9,27 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from operators.api.errors import OperatorError
-from operators.cli import arms, kinds, show, verbs, watching
-from operators.cli.client import Object
+from operators.cli import arms, connecting, kinds, show, verbs, watching
+from operators.cli.client import Client, Object
 
 _AXIS, _BAR, _NAME = 25, 15, 14
 """Cells of an interval's axis, of a share's bar, and of the longest name that is shown whole: a line has 80."""
 _STYLES = {"Found": "bold green", "Blocked": "bold red", "Concluded": "bold", "Running": "cyan"}
 
 
+@connecting.connected
 def experiment(
-    ctx: typer.Context,
+    client: Client,
     name: verbs.Name,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, or until it is concluded.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", help="json.")] = "",
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
 ) -> None:
     """Show what an Endpoint's experiment or bandit knows: arms, shares, outcomes, intervals, verdict."""
     watching.check(output)
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     pause = threading.Event()
     with watching.shown(output, watch, as_data, page, line) as show_:
         while True:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from operators.api.errors import OperatorError
-from operators.cli import datadir, experiments, rollouts, verbs
+from operators.cli import connecting, datadir, experiments, rollouts, verbs
 
 if TYPE_CHECKING:
     from operators.runtime.webhook import Receiver
@@ -59,7 +59,7 @@ def up(
     files: Annotated[list[str] | None, typer.Argument(metavar="[FILE…]", help="YAML files to apply first.")] = None,
     data_dir: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Directory to keep objects, models and logs in.", show_default=verbs.DATA_DIR),
+        typer.Option(help="Directory to keep objects, models and logs in.", show_default=connecting.DATA_DIR),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of REST.", min=1, max=65535)] = 8080,
@@ -74,7 +74,7 @@ def up(
 
 
 @app.command()
-def down(data_dir: verbs.DataDir = None) -> None:
+def down(data_dir: connecting.DataDir = None) -> None:
     """End a running `penstock up`, or what a crashed one left running."""
     from operators.cli import up as running
 
@@ -105,7 +105,7 @@ def build(
     store: Annotated[
         pathlib.Path | None,
         typer.Option(
-            help="Folder that keeps what was made; what is there is not made again.", show_default=verbs.DATA_DIR
+            help="Folder that keeps what was made; what is there is not made again.", show_default=connecting.DATA_DIR
         ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="json.")] = None,

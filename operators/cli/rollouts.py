@@ -16,7 +16,7 @@ import typer
 
 from operators.api.commands import ABORT, ONGOING, PAUSED, PROMOTE, RETRY
 from operators.api.errors import OperatorError
-from operators.cli import kinds, verbs, watching
+from operators.cli import connecting, kinds, verbs, watching
 from operators.cli.client import Client, Object
 
 _MODEL = kinds.of("Model")
@@ -25,21 +25,17 @@ app = typer.Typer(help="Look at a rollout by steps, hold it, let it go on, end i
 
 
 @app.command()
+@connecting.connected
 def status(
-    ctx: typer.Context,
+    client: Client,
     name: verbs.Name,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until it ends; exit code 0: promoted, 1: it was not.")
     ] = False,
     output: Annotated[str, typer.Option("--output", "-o", help="json.")] = "",
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
 ) -> None:
     """Show who has which share, the steps, the evidence, and what comes next."""
     watching.check(output)
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     pause = threading.Event()
     from operators.cli import progress
 
@@ -55,21 +51,18 @@ def status(
 
 
 @app.command()
+@connecting.connected
 def report(
-    ctx: typer.Context,
+    client: Client,
     name: verbs.Name,
     output: Annotated[
         pathlib.Path | None, typer.Option("--output", "-o", help="The file.", show_default="NAME-REVISION.html")
     ] = None,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
 ) -> None:
     """Write how the latest rollout went, or goes, as one HTML page."""
     from operators.cli import rollout_page
 
-    model = _model(verbs.connect(ctx, context, kubeconfig, namespace, data_dir), name)
+    model = _model(client, name)
     rollout, called = model.get("status", {}).get("rollout"), model["metadata"]["name"]
     if not rollout:
         raise OperatorError(f"model {called}: it had no rollout by steps, so there is nothing to report")
@@ -82,16 +75,9 @@ def report(
 
 
 @app.command()
-def pause(
-    ctx: typer.Context,
-    name: verbs.Name,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
-) -> None:
+@connecting.connected
+def pause(client: Client, name: verbs.Name) -> None:
     """Stay in the present step, or let none begin; a revision that fails is rolled back all the same."""
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     model = _model(client, name)
     _stepped(model)
     goes_on = (model.get("status", {}).get("rollout") or {}).get("state") in ONGOING
@@ -101,16 +87,9 @@ def pause(
 
 
 @app.command()
-def resume(
-    ctx: typer.Context,
-    name: verbs.Name,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
-) -> None:
+@connecting.connected
+def resume(client: Client, name: verbs.Name) -> None:
     """Let a paused rollout go on."""
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     model = _model(client, name)
     _stepped(model)
     change: Object = {"metadata": {"annotations": {PAUSED: None}}}
@@ -122,46 +101,25 @@ def resume(
 
 
 @app.command()
-def promote(
-    ctx: typer.Context,
-    name: verbs.Name,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
-) -> None:
+@connecting.connected
+def promote(client: Client, name: verbs.Name) -> None:
     """Move all traffic to the new revision as soon as all its replicas are ready, whatever the evidence says."""
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     meant = _meant(_model(client, name), ONGOING, "promote")
     _change(client, name, _annotations(PROMOTE, meant), "is to be promoted")
 
 
 @app.command()
-def abort(
-    ctx: typer.Context,
-    name: verbs.Name,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
-) -> None:
+@connecting.connected
+def abort(client: Client, name: verbs.Name) -> None:
     """Move all traffic back; the new revision is not tried again before the spec asks for another one."""
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     meant = _meant(_model(client, name), ONGOING, "abort")
     _change(client, name, _annotations(ABORT, meant), "is to be rolled back")
 
 
 @app.command()
-def retry(
-    ctx: typer.Context,
-    name: verbs.Name,
-    context: verbs.Context = None,
-    kubeconfig: verbs.Kubeconfig = None,
-    namespace: verbs.Namespace = None,
-    data_dir: verbs.DataDir = None,
-) -> None:
+@connecting.connected
+def retry(client: Client, name: verbs.Name) -> None:
     """Try once more what was rolled back, from the first step."""
-    client = verbs.connect(ctx, context, kubeconfig, namespace, data_dir)
     meant = _meant(_model(client, name), ("RolledBack",), "retry")
     _change(client, name, _annotations(RETRY, meant), "is to be tried again")
 

@@ -16,22 +16,13 @@ import typer
 
 from operators.api.errors import NotFound, OperatorError
 from operators.cli import datadir, kinds, show
-from operators.cli.client import Client, NothingRuns, Object, Target, apply, choose
+from operators.cli.client import Client, NothingRuns, Object, apply
+from operators.cli.connecting import Context, DataDir, Kubeconfig, Namespace, connect
 
 if TYPE_CHECKING:
     from operators.cli.manifests import Manifest
 
 WATCH_S = 1.0
-DATA_DIR = "PENSTOCK_DATA_DIR, or ~/.local/state/penstock"
-"""What is meant where no --data-dir is given."""
-
-Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig: act in a cluster.")]
-Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Kubeconfig file: act in a cluster.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace: act in a cluster.")]
-DataDir = Annotated[
-    pathlib.Path | None,
-    typer.Option("--data-dir", help="Data directory of the `penstock up` to act on.", show_default=DATA_DIR),
-]
 Files = Annotated[list[str] | None, typer.Option("--file", "-f", help="YAML file, folder of them, or -.")]
 KindWord = Annotated[str, typer.Argument(metavar="KIND", help="models, endpoints or runtimes.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")]
@@ -44,19 +35,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("apply", context_settings={"allow_extra_args": True})(apply_)
     for verb in (get, describe, logs, infer, delete):
         app.command(verb.__name__)(verb)
-
-
-def connect(
-    ctx: typer.Context,
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
-    data_dir: pathlib.Path | None,
-) -> Client:
-    """Who the command line means; ``ctx.obj`` is true where it was called as a plugin of kubectl."""
-    folder = data_dir.absolute() if data_dir else datadir.default(os.environ)
-    target = Target(folder, context, kubeconfig, namespace, cluster=bool(ctx.obj), local=data_dir is not None)
-    return choose(target, os.environ)
 
 
 def apply_(
