@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from operators.api.base import APIObject, Duration, Name, Rule, Strict
+from operators.api.compare import Compare
 from operators.api.status import EndpointStatus
 
 
@@ -35,17 +36,6 @@ class Assignment(Strict):
     """Requests with the same value of this cookie always reach the same arm."""
 
 
-class Compare(Strict):
-    """By the class on top where the contract of the shadow's Model has labels, by what is found where it says
-    detections, else by the numbers.
-    """
-
-    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How far numbers may be apart, as a share of the greatest one of the answer; left out: by their datatype, 0.001
-    for FP32. Where the contract has labels or detections it says nothing.
-    """
-
-
 class Shadow(Strict):
     model: Name
     """The Model that gets copies; its answers reach nobody."""
@@ -54,7 +44,7 @@ class Shadow(Strict):
     none.
     """
     compare: Compare | None = None
-    """How answers are compared."""
+    """How answers are compared, by the contract of the shadow's Model."""
 
 
 class Experiment(Strict):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from operators.api.base import APIObject, Digest, Duration, Name, Rule, Strict
+from operators.api.compare import Compare
 from operators.api.contract import Contract
 from operators.api.endpoint import Assignment
 from operators.api.engine import Batching, Limits
@@ -291,9 +292,9 @@ class MaxLatencyIncrease(Strict):
     """
 
 
-class Agreement(Strict):
-    """Another revision answers some requests as well, and its answers are compared with those that clients got: by
-    the class on top where the contract has labels, by what is found where it says detections, else by the numbers.
+class Agreement(Compare):
+    """Another revision answers some requests as well, and its answers are compared with those that clients got: by what
+    is found where the contract says detections, by the class on top where it has labels, else by the numbers.
     """
 
     percent: Annotated[float, Field(ge=0.01, le=100)] = 10
@@ -301,10 +302,6 @@ class Agreement(Strict):
     max_disagreement: Annotated[float, Field(gt=0, lt=0.5)] = 0.02
     """Share of different answers that is allowed. A revision with no more of them is rolled back for it with the
     probability alpha at most, one with more is promoted with the probability beta at most.
-    """
-    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How far numbers may be apart, as a share of the greatest one of the answer; left out: by their datatype, 0.001
-    for FP32. Where the contract has labels or detections it says nothing.
     """
 
 

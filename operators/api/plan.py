@@ -148,7 +148,7 @@ class Mirror:
     weight: int
     """Share of the other arm's requests, in 0.01 %."""
     compare: str
-    """How answers are compared, as JSON: ``{"output": the contract's, "tolerance": 0.001}``."""
+    """How answers are compared, as JSON: ``{"output": the contract's, "tolerance": 0.001, "top": 5}``."""
 
 
 @dataclasses.dataclass(frozen=True)

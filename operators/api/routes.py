@@ -66,6 +66,7 @@ class _Output(Seen):
 class _Compare(Seen):
     output: _Output | None = None
     tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    top: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Mirror(Seen):

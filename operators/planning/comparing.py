@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+from operators.api.compare import Compare
 from operators.api.contract import Contract
 
 
-def how(contract: Contract | None, tolerance: float | None) -> str:
-    """What servers are told, as JSON (``serving.tap.comparison``): the contract's word on the output, and what of the
-    greatest number others may differ by.
+def how(contract: Contract | None, asked: Compare) -> str:
+    """What servers are told, as JSON (``serving.tap.comparison``): the contract's word on the output, and what
+    is ``asked``.
     """
     said: dict[str, object] = {}
     output = contract.output if contract else None
@@ -18,6 +19,5 @@ def how(contract: Contract | None, tolerance: float | None) -> str:
     elif output is not None and output.labels:
         # Their names would not fit into a header, and say nothing here.
         said["output"] = {"labels": True}
-    if tolerance is not None:
-        said["tolerance"] = tolerance
+    said |= {key: value for key in ("tolerance", "top") if (value := getattr(asked, key)) is not None}
     return json.dumps(said, sort_keys=True)

@@ -230,7 +230,7 @@ def _mirror(settings: Rollout, candidate: RevisionStatus) -> Mirror | None:
     if agreement is None:
         return None
     share = max(1, round(agreement.percent * FULL_WEIGHT / 100))
-    return Mirror(candidate.name, share, comparing.how(candidate.recipe.contract, agreement.tolerance))
+    return Mirror(candidate.name, share, comparing.how(candidate.recipe.contract, agreement))
 
 
 def _gone(serving: RevisionStatus, seen: Observation) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from operators.api.compare import Compare
 from operators.api.endpoint import Endpoint
 from operators.api.model import Model
 from operators.api.plan import FULL_WEIGHT, Counts, Observation, Shadow
@@ -27,7 +28,7 @@ def wanted(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) 
         Shadow(
             shadow.model,
             shadow.percent * FULL_WEIGHT // 100,
-            comparing.how(serving[shadow.model].spec.contract, shadow.compare.tolerance if shadow.compare else None),
+            comparing.how(serving[shadow.model].spec.contract, shadow.compare or Compare()),
         )
         for shadow in endpoint.spec.shadow
         if shadow.model in serving

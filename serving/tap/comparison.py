@@ -1,8 +1,8 @@
 """Do two revisions answer alike? A function of both answers and of what the Model's contract says about them.
 
-- *Classes* (the contract names labels): the class with the highest score, row by row of the first output. Scores of
-  another revision are other numbers, and may be; what people read is the class. Equal scores are one class, whichever
-  of the two comes first.
+- *Ranks* (``top``, 1 where the contract names labels): the classes with the highest scores, row by row of the first
+  output, in any order. Scores of another revision are other numbers, and may be; what people read is the class. Of
+  equal scores either may come first.
 - *Findings* (the contract says detections): picture by picture, what one revision is sure of must be found by the other
   one, with the same class and at least half alike, by intersection over union and of poses by OKS. "Found" is half as
   sure, for a finding at the threshold itself is now shown and now not, by any two revisions.
@@ -47,23 +47,24 @@ _SHOWN = 6
 class How:
     """By what answers are compared."""
 
-    labels: bool = False
-    """The first output is scores [..., classes]."""
+    top: int = 0
+    """The first output is scores [..., classes], of which so many of the best are looked at; 0: it is none."""
     detections: Wanted | None = None
     """How the first output is read, where it is one of detections."""
     tolerance: float | None = None
     """In place of the one of the datatype."""
 
     @classmethod
-    def of(cls, contract: Mapping[str, Any], tolerance: float | None = None) -> How:
-        """What ``spec.contract`` says."""
-        output = contract.get("output") or {}
+    def of(cls, asked: Mapping[str, Any]) -> How:
+        """What an operator says (``planning.comparing``): of ``spec.contract``, and of how it is compared."""
+        output = asked.get("output") or {}
         wanted = None
         if output.get("detections") is not None:
             from serving.translation.detections import Wanted
 
-            wanted = Wanted.of(contract)
-        return cls(bool(output.get("labels")) and wanted is None, wanted, tolerance)
+            wanted = Wanted.of(asked)
+        top = 0 if wanted else asked.get("top") or bool(output.get("labels"))
+        return cls(int(top), wanted, asked.get("tolerance"))
 
 
 def difference(ours: Sequence[Tensor], theirs: Sequence[Tensor], how: How) -> str:
@@ -77,9 +78,9 @@ def difference(ours: Sequence[Tensor], theirs: Sequence[Tensor], how: How) -> st
         if (one.datatype, one.array.shape) != (other.datatype, other.array.shape):
             form, before = (f"{t.datatype} {list(t.array.shape)}" for t in (other, one))
             return f"output '{one.name}' is {form}, not {before}"
-    if (how.labels or how.detections) and ours:
+    if (how.top or how.detections) and ours:
         pair = ours[0], given[ours[0].name]
-        return _other_findings(*pair, how.detections) if how.detections else _other_classes(*pair)
+        return _other_findings(*pair, how.detections) if how.detections else _other_ranks(*pair, how.top)
     return next((said for one in ours if (said := _other_values(one, given[one.name], how.tolerance))), "")
 
 
@@ -96,22 +97,43 @@ def told(outputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     ]
 
 
-def _other_classes(one: Tensor, other: Tensor) -> str:
-    ours, theirs = _numbers(one), _numbers(other)
-    if ours.ndim == 0 or ours.size == 0:
+def _other_ranks(one: Tensor, other: Tensor, top: int) -> str:
+    if one.array.ndim == 0 or one.array.size == 0:
         return ""
-    ours, theirs = (scores.reshape(-1, scores.shape[-1]) for scores in (ours, theirs))
-    rows = np.arange(len(ours))
-    first, second = ours.argmax(axis=1), theirs.argmax(axis=1)
+    ours, theirs = (_numbers(t).astype(np.float64).reshape(-1, t.array.shape[-1]) for t in (one, other))
     broken = np.isnan(ours).any(axis=1) != np.isnan(theirs).any(axis=1)
-    # A tie is decided by the order of the classes, which says nothing.
-    tied = (ours[rows, second] == ours[rows, first]) | (theirs[rows, first] == theirs[rows, second])
-    apart = np.flatnonzero(broken | ((first != second) & ~tied))
+    ours, theirs = (np.where(np.isnan(scores), np.inf, scores) for scores in (ours, theirs))
+    mine, others = _best(ours, top), _best(theirs, top)
+    # A tie is decided by the order of the classes, which says nothing: what is on top here may be on top there.
+    alike = (_lowest(ours, others) >= _lowest(ours, mine)) | (_lowest(theirs, mine) >= _lowest(theirs, others))
+    apart = np.flatnonzero(broken | ~alike)
     if not len(apart):
         return ""
     row = apart[0]
-    said = "is not a number" if broken[row] else f"has class {second[row]} on top, not {first[row]}"
+    new, gone = np.setdiff1d(others[row], mine[row]), np.setdiff1d(mine[row], others[row])
+    said = "is not a number" if broken[row] else f"has class {_few(new)} on top, not {_few(gone)}"
     return f"row {row} of output '{one.name}' {said} ({len(apart)} of {len(ours)} rows)"
+
+
+def _best(scores: npt.NDArray[Any], top: int) -> npt.NDArray[Any]:
+    """The ``top`` classes, or all, with the highest ``scores`` [rows, classes], in no order."""
+    classes = scores.shape[1]
+    return (
+        np.argpartition(scores, -top, axis=1)[:, -top:]
+        if top < classes
+        else np.tile(np.arange(classes), (len(scores), 1))
+    )
+
+
+def _few(classes: npt.NDArray[Any]) -> str:
+    """``3, 5``; no more than a reader takes in."""
+    return ", ".join(map(str, classes[:_SHOWN]))
+
+
+def _lowest(scores: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[rows]: the lowest score of ``classes`` [rows, n]."""
+    lowest: npt.NDArray[Any] = np.take_along_axis(scores, classes, axis=1).min(axis=1)
+    return lowest
 
 
 def _other_findings(one: Tensor, other: Tensor, wanted: Wanted) -> str:

@@ -88,7 +88,7 @@ class Whom(NamedTuple):
             compare = document["compare"]
             revision, model = document.get("revision", ""), document.get("model", "")
             if isinstance(revision, str) and isinstance(model, str) and (revision or model):
-                return cls(revision, model, comparison.How.of(compare, compare.get("tolerance")))
+                return cls(revision, model, comparison.How.of(compare))
         raise ValueError(f"the header {contract.MIRROR_HEADER} says {what[:60]!r}, which no router does")
 
     def __str__(self) -> str:

@@ -98,7 +98,7 @@ def _margin(name: str, settings: Analysis) -> tuple[float, ...]:
         return (settings.max_error_rate_increase,)
     if name == "latency":
         return () if limit is None else (limit.percentile, limit.ratio)
-    return () if compared is None else (compared.max_disagreement, compared.tolerance or 0.0)
+    return () if compared is None else (compared.max_disagreement, compared.tolerance or 0.0, compared.top or 0)
 
 
 def _renewed(evidence: Evidence, route: RouteObserved | None, settings: Analysis) -> Evidence:

@@ -14,7 +14,7 @@ from serving.tap.comparison import TOLERANCES, How, difference, told
 from serving.tensors import DTYPES, Tensor
 from serving.translation.detections import Wanted
 
-LABELS = How(labels=True)
+LABELS = How(top=1)
 POSES = How.of({"output": {"detections": {"joints": 17}}})
 BOXES = How.of({"output": {"detections": {}}})
 VALUES = How()
@@ -89,6 +89,30 @@ def test_another_class_on_top_is_told_with_its_row() -> None:
 
 def test_of_scores_that_are_equal_either_may_be_on_top() -> None:
     assert difference([scores([1, 1, 0])], [scores([0, 1, 0])], LABELS) == ""
+
+
+@pytest.mark.parametrize(
+    ("top", "theirs", "said"),
+    [
+        (2, [8, 9, 7, 0], ""),
+        (2, [9, 1, 8, 0], "class 2 on top, not 1"),
+        (3, [9, 1, 8, 0], ""),
+        (3, [9, 0, -1, 1], "class 3 on top, not 2"),
+        (2, [9, 5, 5, 0], ""),
+        (9, [0, 1, 2, 3], ""),
+    ],
+)
+def test_of_ranks_the_best_must_be_the_same_ones_in_any_order(top: int, theirs: list[float], said: str) -> None:
+    found = difference([scores([9, 8, 7, 0])], [scores(theirs)], How(top=top))
+    assert found == (said and f"row 0 of output 'scores' has {said} (1 of 1 rows)")
+
+
+@given(values=floats, top=st.integers(1, 6))
+def test_ranks_of_scores_that_keep_their_order_agree(values: npt.NDArray[Any], top: int) -> None:
+    other = values.astype(np.float64) ** 3
+    assert (
+        difference([Tensor("s", "FP64", values.astype(np.float64))], [Tensor("s", "FP64", other)], How(top=top)) == ""
+    )
 
 
 def test_an_answer_of_no_numbers_does_not_agree() -> None:
@@ -186,10 +210,9 @@ def test_people_whose_boxes_agree_and_whose_joints_do_not_do_not_agree() -> None
 
 def test_the_contract_says_by_what_is_compared() -> None:
     assert How.of({}) == How()
-    assert How.of({"output": {"labels": ["a", "b"]}}, 0.1) == How(labels=True, tolerance=0.1)
-    assert How.of({"output": {"labels": ["a"], "detections": {"joints": 17}}}) == How(
-        labels=False, detections=Wanted(joints=17)
-    )
+    assert How.of({"output": {"labels": ["a", "b"]}, "tolerance": 0.1}) == How(top=1, tolerance=0.1)
+    assert How.of({"output": {"labels": True}, "top": 5}) == How.of({"top": 5}) == How(top=5)
+    assert How.of({"output": {"labels": ["a"], "detections": {"joints": 17}}}) == How(detections=Wanted(joints=17))
 
 
 def test_an_answer_is_told_by_its_first_values() -> None:
