@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from operators.api import announced
 from operators.api.errors import OperatorError
 from operators.cli import arms, connecting, kinds, show, verbs, watching
 from operators.cli.client import Client, Object
@@ -22,7 +23,7 @@ def experiment(
     client: Client,
     name: verbs.Name,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, or until it is concluded.")] = False,
-    output: Annotated[str, typer.Option("--output", "-o", help="json.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="json: weights in percent.")] = "",
 ) -> None:
     """Show what an Endpoint's experiment or bandit knows: arms, shares, outcomes, intervals, verdict."""
     watching.check(output)
@@ -38,9 +39,8 @@ def experiment(
 
 
 def as_data(endpoint: Object) -> dict[str, Any]:
-    """What a program wants to know, with the names of the API."""
-    told = {key: value for key, value in _status(endpoint).items() if key != "memory"}
-    return {"endpoint": endpoint["metadata"]["name"], **told}
+    """What a program wants to know, with the names of the API; weights in percent."""
+    return {"endpoint": endpoint["metadata"]["name"], **(announced.experiment(_status(endpoint)) or {})}
 
 
 def line(endpoint: Object) -> str:
@@ -69,7 +69,7 @@ def page(endpoint: Object, now: datetime.datetime) -> Any:
     known: list[Object] = found.get("arms", [])
     ends = [arm["effect"][end] for arm in known if arm.get("effect") for end in ("low", "high")]
     width = max((len(_short(arm["name"])) for arm in known), default=0)
-    shares, told = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    shares, intervals = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for arm in known:
         effect, called = arm.get("effect"), Text(f"  {_short(arm['name']):<{width}}", no_wrap=True)
         mean = f"mean {arm['mean']:.4g}" if arm.get("mean") is not None else ""
@@ -78,11 +78,11 @@ def page(endpoint: Object, now: datetime.datetime) -> Any:
         if effect:
             drawn = interval(effect["low"], effect["value"], effect["high"], max(map(abs, ends)))
             style = "green" if effect["low"] > 0 else "red" if effect["high"] < 0 else ""
-            told.add_row(called, Text.assemble((drawn, style), f"  {arms.effect(arm)}"))
+            intervals.add_row(called, Text.assemble((drawn, style), f"  {arms.effect(arm)}"))
         if arm.get("out"):
-            told.add_row(called, f"out: {arm['out']}")
+            intervals.add_row(called, f"out: {arm['out']}")
     verdict = Padding(Text(arms.verdict(endpoint)), (0, 0, 0, 2))
-    return Group(head, Text(""), shares, Text(""), *([told] if told.row_count else []), verdict)
+    return Group(head, Text(""), shares, Text(""), *([intervals] if intervals.row_count else []), verdict)
 
 
 def _short(name: str) -> str:

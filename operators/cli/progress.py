@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from operators.api import announced
 from operators.api.commands import ONGOING
 from operators.cli import show
 from operators.cli.client import Object
@@ -25,7 +26,7 @@ _PARTS = " ▏▎▍▌▋▊▉"
 
 
 def as_data(model: Object) -> dict[str, Any]:
-    """What a program wants to know, with the names of the API."""
+    """What a program wants to know, with the names of the API; steps from 1, weights in percent."""
     status = model.get("status", {})
     keys = ("name", "variant", "state", "weight", "readyReplicas", "message")
     return {
@@ -33,8 +34,8 @@ def as_data(model: Object) -> dict[str, Any]:
         "serves": status.get("revision", ""),
         "paused": bool(show.held_since(model) or (model["spec"].get("rollout") or {}).get("paused")),
         "steps": list((model["spec"].get("rollout") or {}).get("steps", ())),
-        "rollout": {k: v for k, v in (status.get("rollout") or {}).items() if k not in ("evidence", "trail")} or None,
-        "revisions": [{key: revision.get(key) for key in keys} for revision in status.get("revisions", ())],
+        "rollout": announced.rollout(status.get("rollout") or {}),
+        "revisions": announced.weighted([{key: each.get(key) for key in keys} for each in status.get("revisions", ())]),
     }
 
 

@@ -61,7 +61,7 @@ def page(model: Object, now: datetime.datetime) -> str:
 
 
 def _steps(settings: Object, rollout: Object, is_over: bool) -> list[dict[str, str]]:
-    planned: Sequence[Object] = settings.get("steps") or ({"weight": 10},)
+    planned: Sequence[Object] = settings.get("steps") or ([{"weight": 10}] if settings.get("analysis") else ())
     at = rollout.get("step", 0)
     was_promoted = rollout["state"] == "Promoted"
     found = []

@@ -32,7 +32,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until it ends; exit code 0: promoted, 1: it was not.")
     ] = False,
-    output: Annotated[str, typer.Option("--output", "-o", help="json.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="json: weights in percent, steps from 1.")] = "",
 ) -> None:
     """Show who has which share, the steps, the evidence, and what comes next."""
     watching.check(output)

@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 import aiohttp
 
+from operators.api import announced
 from operators.api.base import GROUP, VERSION
 from operators.api.errors import OperatorError
 from operators.api.plan import Event, Key
@@ -138,8 +139,14 @@ def cloud_event(key: Key, event: Event, status: ModelStatus | EndpointStatus, no
         "id": event.name,
         "time": now.astimezone(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "datacontenttype": "application/json",
-        "data": {"message": event.note, "rollout": None if rollout is None else rollout.to_dict()},
+        "data": {"message": event.note, **_of(status)},
     }
+
+
+def _of(status: ModelStatus | EndpointStatus) -> dict[str, Any]:
+    if isinstance(status, ModelStatus):
+        return {"rollout": announced.rollout(status.rollout.to_dict() if status.rollout else {})}
+    return {"experiment": announced.experiment(status.experiment.to_dict() if status.experiment else {})}
 
 
 @contextlib.asynccontextmanager

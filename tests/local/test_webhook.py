@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 from tests.local.test_rollouts import write
@@ -23,7 +24,10 @@ def test_a_rollout_is_told_from_its_beginning_to_its_end(local: Local, tmp_path:
         types = [one["type"].removeprefix("dev.penstock.rollout.") for one in told.values()]
         assert types == ["begun", "step", "promoted"]
         last = receiver.came[-1]
-        assert last["data"]["rollout"] == local.model("digits")["status"]["rollout"]
+        _, shown, _ = local("rollout", "status", "digits", "-o", "json")
+        assert last["data"]["rollout"] == json.loads(shown)["rollout"]
+        assert [one["data"]["rollout"]["step"] for one in told.values()] == [1, 2, 2]
+        assert [one["data"]["rollout"]["target"] for one in told.values()] == [10, 50, 100]
         assert last["subject"] == last["data"]["rollout"]["revision"]
         assert last["source"] == "/apis/penstock.dev/v1alpha1/namespaces/default/models/digits"
 

@@ -107,6 +107,7 @@ def test_logs_get_a_line_and_programs_all_but_the_memory() -> None:
     assert experiments.line(endpoint()) == "reader: Found: new is better than control by 0.1 (0.05 to 0.15)"
     told = json.loads(show.as_json(experiments.as_data(endpoint())))
     assert (told["endpoint"], told["name"], "memory" in told) == ("reader", "1a2b3c4d", False)
+    assert [arm["weight"] for arm in told["arms"]] == [37.5, 62.5, 0]
 
 
 def test_an_endpoint_without_an_experiment_says_what_to_add() -> None:

@@ -125,7 +125,14 @@ def test_a_model_without_a_rollout_says_so() -> None:
 
 def test_what_a_program_reads_names_the_rollout_and_leaves_the_memory_of_the_analysis_out() -> None:
     data = progress.as_data(rolling(evidence={"much": "of it"}))
-    assert (data["model"], data["serves"], data["rollout"]["step"]) == ("digits", "1a2b3c4d", 1)
+    assert (data["model"], data["serves"], data["rollout"]["step"], data["rollout"]["steps"]) == (
+        "digits",
+        "1a2b3c4d",
+        2,
+        3,
+    )
+    assert [data["rollout"][key] for key in ("target", "weight", "observed")] == [25, 25, 25]
+    assert [revision["weight"] for revision in data["revisions"]] == [25, 75]
     assert "evidence" not in data["rollout"]
 
 

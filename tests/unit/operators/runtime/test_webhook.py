@@ -24,7 +24,19 @@ from operators.runtime.webhook import Receiver, Webhook
 
 KEY = Key("Model", "team", "digits")
 AT = "2026-01-02T03:04:05Z"
-ROLLOUT = RolloutStatus(revision="5e6f", stable="1a2b", began=AT, state="Promoted", since=AT, message="it is")
+ROLLOUT = RolloutStatus(
+    revision="5e6f",
+    stable="1a2b",
+    began=AT,
+    state="Promoted",
+    step=2,
+    steps=2,
+    target=10_000,
+    weight=10_000,
+    observed=9_995,
+    since=AT,
+    message="it is",
+)
 STATUS = ModelStatus(rollout=ROLLOUT)
 DEADLINE_S = 20
 
@@ -103,7 +115,28 @@ async def test_a_decision_comes_as_a_cloud_event_with_the_rollout_as_it_is(bound
             "id": f"digits.5e6f.{AT}.2.Promoted",
             "time": "2026-01-02T03:04:06Z",
             "datacontenttype": "application/json",
-            "data": {"message": "revision 5e6f is promoted", "rollout": ROLLOUT.to_dict()},
+            "data": {
+                "message": "revision 5e6f is promoted",
+                "rollout": {
+                    "revision": "5e6f",
+                    "stable": "1a2b",
+                    "began": AT,
+                    "state": "Promoted",
+                    "step": 2,
+                    "steps": 2,
+                    "target": 100.0,
+                    "weight": 100.0,
+                    "observed": 99.95,
+                    "reached": False,
+                    "since": AT,
+                    "mirroredSince": "",
+                    "message": "it is",
+                    "next": "",
+                    "nextAt": "",
+                    "verdict": "",
+                    "detection": "",
+                },
+            },
         }
     ]
     (headers,) = endpoint.headers
