@@ -10,6 +10,8 @@ import argparse
 import http.client
 import json
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ def main() -> None:
     parser.add_argument("--endpoint", default="reader", help="(default: %(default)s)")
     parser.add_argument("--metric", default="right", help="the metric of its experiment (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=20_000, help="(default: %(default)s)")
+    parser.add_argument("--rate", type=float, help="requests a second (default: one after the other)")
     options = parser.parse_args()
+    if options.rate is not None and options.rate <= 0:
+        parser.error(f"--rate {options.rate:g}: give more than 0 requests a second")
     path, connection = f"/v2/models/{options.endpoint}", http.client.HTTPConnection(options.host, timeout=60)
 
     def post(suffix: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -37,7 +42,10 @@ def main() -> None:
 
     with np.load(SAMPLES, allow_pickle=False) as held_out:
         x, y = held_out["x"], held_out["y"]
+    began, pause = time.monotonic(), threading.Event()
     for number in range(1, options.requests + 1):
+        if options.rate:
+            pause.wait(max(0.0, began + (number - 1) / options.rate - time.monotonic()))
         at = random.randrange(len(y))
         image = {"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": x[at].ravel().tolist()}
         answer, unit = post("infer", {"inputs": [image]})
