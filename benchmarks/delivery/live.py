@@ -1,20 +1,23 @@
 """Does a rollout under real load end as the status had published it?
 
-Runs ``penstock up`` and sends requests over REST and gRPC. *failing* fails a twentieth of them, *slower* takes a
-quarter longer, *equal* is the same model once more with half of the traffic for ``--seconds``.
+Runs ``penstock up``, or with ``--node`` the operator and the router on a Kubernetes node of its own, and sends requests
+over REST and gRPC. *failing* fails a twentieth of them, *slower* takes a quarter longer, *equal* is the same model once
+more with half of the traffic for ``--seconds``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import origin
-from tests.rig import ports, rollouts
+from tests.rig import cluster, ports, rollouts
 from tests.rig.local_mode import Local
 
 _SCENARIOS = {"good": rollouts.GOOD, "failing": rollouts.FAILS, "slower": rollouts.SLOWER}
@@ -26,31 +29,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", choices=_WANTED, help="one of them (default: all)")
     parser.add_argument("--seconds", type=int, default=3600, help="of equal revisions (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=200.0, help="of their requests, a second (default: %(default)s)")
-    parser.add_argument("--results", type=Path, help="folder for live.json (default: not written)")
+    parser.add_argument("--node", action="store_true", help="in Kubernetes, as root (default: on this machine alone)")
+    parser.add_argument("--results", type=Path, help="folder for live.json or live-node.json (default: not written)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Play them one after the other; 0 if each ended as it should."""
     scenarios = _SCENARIOS | {"equal": rollouts.equal(options.seconds, options.rate)}
     names = [options.only] if options.only else list(_WANTED)
-    rows = [_row(name, scenarios[name]) for name in names]
+    with contextlib.ExitStack() as stack:
+        installed = stack.enter_context(_node()) if options.node else None
+        rows = [_row(name, scenarios[name], installed) for name in names]
     if options.results:
         results = {"question": (__doc__ or "").splitlines()[0], "origin": origin.described(), "rows": rows}
         options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / "live.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        file = options.results / ("live-node.json" if options.node else "live.json")
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return 0 if all(row["asItShould"] for row in rows) else 1
 
 
-def _row(name: str, scenario: rollouts.Scenario) -> dict[str, Any]:
+@contextlib.contextmanager
+def _node() -> Iterator[cluster.Cluster]:
+    """A node with Penstock, until the block ends."""
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-live-") as folder,
+        cluster.started("live", Path(folder), print) as found,
+        cluster.with_penstock(found),
+    ):
+        yield found
+
+
+@contextlib.contextmanager
+def _place(installed: cluster.Cluster | None) -> Iterator[rollouts.Place]:
+    """A new one for each."""
     with tempfile.TemporaryDirectory(prefix="penstock-live-") as folder:
+        if installed is not None:
+            with cluster.new_namespace(installed) as namespace:
+                yield rollouts.Namespace(installed, namespace, Path(folder))
+            return
         http, grpc = ports.free(2)
         local = Local(Path(folder), http, grpc)
         try:
-            played = asyncio.run(rollouts.play(rollouts.Laptop(local, Path(folder)), scenario))
+            yield rollouts.Laptop(local, Path(folder))
         finally:
             for process in local.processes:
                 process.terminate()
                 process.wait(rollouts.DEADLINE_S)
+
+
+def _row(name: str, scenario: rollouts.Scenario, installed: cluster.Cluster | None) -> dict[str, Any]:
+    with _place(installed) as place:
+        played = asyncio.run(rollouts.play(place, scenario))
     asking, rollout = played.asking, played.rollout
     ended = rollout["state"] == _WANTED[name]
     within = ended and (rollout["state"] == "Promoted" or played.had_traffic_s <= 1.5 * played.published_s)

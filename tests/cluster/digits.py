@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.conftest import Cluster
+from tests.rig.cluster import Cluster
 from tests.rig.installation import STORE
 from tests.rig.load import FIRST, NEXT
 from tests.rig.s3 import Server

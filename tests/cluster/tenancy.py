@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from tests.cluster.conftest import Cluster
+from tests.rig.cluster import Cluster
 from tests.rig.load import DIGITS
 
 Object = dict[str, Any]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from tests.cluster.conftest import Cluster, new_namespace
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster, new_namespace
 from tests.rig.installation import GRPC_PORT, HTTP_PORT, Installation
 from tests.rig.load import steady
 from tests.rig.node.layout import Node

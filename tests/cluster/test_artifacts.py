@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from operators.cli.show import amount
-from tests.cluster.conftest import Cluster
 from tests.rig import binaries, registry, s3
+from tests.rig.cluster import Cluster
 from tests.rig.installation import Installation
 from tests.rig.node.layout import Node
 from tests.rig.registry import Registry

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import tritonclient.http as triton_http
 
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster
 from tests.rig.installation import HTTP_PORT, Installation
 from tests.rig.load import DIGITS, Array, sample
 from tests.rig.node.layout import Node

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.conftest import Cluster
 from tests.rig import gateway
+from tests.rig.cluster import Cluster
 from tests.rig.gateway import Traefik
 from tests.rig.installation import Installation
 from tests.rig.load import FIRST, NEXT, steady

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
 from tests.rig import rendering
+from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.s3 import Server
 

@@ -13,8 +13,9 @@ import pytest
 from images import archive, inputs, release
 from images.build import Built, build, recorded
 from images.storage import ROOT, tell
-from tests.cluster.conftest import Cluster, restricted
+from tests.cluster.conftest import restricted
 from tests.rig import binaries, registry
+from tests.rig.cluster import Cluster
 from tests.rig.installation import ARCHIVES
 from tests.rig.node.layout import Node
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.cluster.conftest import FOLDER, NAME, Cluster
+from tests.cluster.conftest import FOLDER, NAME
+from tests.rig.cluster import Cluster
 from tests.rig.node import isolation, layout, lifecycle
 from tests.rig.node.layout import Node
 

@@ -15,8 +15,8 @@ import tritonclient.http as triton_http
 import tritonclient.utils as triton_utils
 
 from serving.contract import MODEL_METADATA_KEY
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster
 from tests.rig.installation import GRPC_PORT, HTTP_PORT, Installation
 from tests.rig.load import FIRST, Array, answer_of, sample
 from tests.rig.node.layout import Node

@@ -9,7 +9,8 @@ import sys
 import urllib.request
 from typing import Any
 
-from tests.cluster.conftest import Cluster, restricted
+from tests.cluster.conftest import restricted
+from tests.rig.cluster import Cluster
 from tests.rig.node import images
 from tests.rig.node.layout import Node
 

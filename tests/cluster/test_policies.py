@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.cluster.conftest import Cluster
 from tests.cluster.test_node import server
+from tests.rig.cluster import Cluster
 from tests.rig.node import layout
 from tests.rig.node.layout import Node
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.node.layout import Node
 from tests.rig.s3 import Server

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.s3 import Server
 

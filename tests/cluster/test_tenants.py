@@ -26,10 +26,10 @@ from tritonclient.utils import InferenceServerException
 
 from serving.contract import MODEL_METADATA_KEY
 from tests.cluster import tenancy
-from tests.cluster.conftest import Cluster
 from tests.cluster.tenancy import Tenant
 from tests.cluster.test_node import pod
 from tests.cluster.test_policies import reaches
+from tests.rig.cluster import Cluster
 from tests.rig.installation import GRPC_PORT, HTTP_PORT, NAMESPACE, Installation
 from tests.rig.load import DIGITS
 from tests.rig.node.layout import Node

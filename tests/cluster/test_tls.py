@@ -13,9 +13,9 @@ import pytest
 import tritonclient.grpc as triton_grpc
 
 from serving.contract import MODEL_METADATA_KEY
-from tests.cluster.conftest import Cluster
 from tests.cluster.digits import Digits
 from tests.rig.certificates import Authority
+from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.load import DIGITS, FIRST, answer_of, sample
 from tests.rig.node.layout import Node

@@ -20,8 +20,8 @@ import pytest
 
 from serving.contract import REVISION_HEADER
 from tests.cluster import tenancy
-from tests.cluster.conftest import Cluster
 from tests.cluster.tenancy import Tenant
+from tests.rig.cluster import Cluster
 from tests.rig.installation import HTTP_PORT, Installation
 from tests.rig.load import DIGITS
 from tests.rig.node.layout import Node

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import Cluster, new_namespace
 from tests.cluster.digits import Digits
+from tests.rig.cluster import Cluster, new_namespace
 from tests.rig.installation import GRPC_PORT, HTTP_PORT, NAMESPACE, Installation
 from tests.rig.load import Outcome, steady
 from tests.rig.node.layout import Node

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import yaml
 
-from tests.rig import failing_engine, revisions
+from tests.rig import failing_engine, installation, revisions
+from tests.rig.cluster import Cluster
+from tests.rig.installation import GRPC_PORT, HTTP_PORT, STORE
 from tests.rig.local_mode import Local
 from tests.rig.revisions import Asking
 from tests.rig.waiting import until
@@ -61,6 +65,30 @@ class Laptop:
 
     def model(self) -> Object:
         return self._local.model(MODEL)
+
+
+class Namespace:
+    """One of a cluster of the rig, with Penstock installed."""
+
+    def __init__(self, cluster: Cluster, namespace: str, folder: pathlib.Path) -> None:
+        node = cluster.node
+        assert node is not None, "its router and its S3 server are reached at the node's own address"
+        self.http, self.grpc = f"{node.address}:{HTTP_PORT}", f"{node.address}:{GRPC_PORT}"
+        self.namespace, self.folder = namespace, folder
+        self.image = installation.archives(print)["penstock-serve"].reference
+        self._cluster = cluster
+        self._environment = {**os.environ, **node.buckets.environment}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "penstock-storage"}}
+        cluster.apply({**secret, "stringData": dict(node.buckets.environment)}, namespace=namespace)
+
+    def apply(self, file: pathlib.Path) -> None:
+        where = (f"--kubeconfig={self._cluster.kubeconfig}", f"--namespace={self.namespace}")
+        command = [sys.executable, "-m", "operators.cli.main", "apply", "-f", str(file), "--store", STORE, *where]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    def model(self) -> dict[str, Any]:
+        return self._cluster.get("model", MODEL, namespace=self.namespace)
 
 
 @dataclasses.dataclass(frozen=True)
