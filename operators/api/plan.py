@@ -209,6 +209,8 @@ class Split:
     outcomes: Outcomes | None = None
     """None: none are taken."""
     shadows: tuple[Shadow, ...] = dataclasses.field(default=(), kw_only=True)
+    share_arms: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """Names of the arms whose shares these are, for answers; of an operator of before: none."""
 
 
 EDGES = (10, 11, 13, 14, 16, 18, 20, 22, 25, 28, 32, 36, 40, 45, 50, 56, 63, 71, 80, 90)

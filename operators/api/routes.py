@@ -103,12 +103,15 @@ class _Split(Seen):
     names: dict[Name, Name] = {}
     shadows: Annotated[tuple[_Shadow, ...], Field(max_length=8)] = ()
     outcomes: _Outcomes | None = None
+    share_arms: tuple[Name, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _arm_of_each_share(self) -> _Split:
         told = self.outcomes
         if told is not None and told.assigns and len(told.arms) != len(self.shares):
             raise ValueError(f"outcomes of {len(told.arms)} arms are assigned, and there are {len(self.shares)} shares")
+        if self.share_arms and len(self.share_arms) != len(self.shares):
+            raise ValueError(f"{len(self.share_arms)} arms are named, and there are {len(self.shares)} shares")
         return self
 
 
@@ -128,6 +131,7 @@ def route_data(route: Route | Split) -> dict[str, str]:
         body |= {"max_concurrent": route.max_concurrent} if route.max_concurrent else {}
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
+        body |= {"share_arms": list(route.share_arms)} if route.share_arms else {}
         body |= {"outcomes": dataclasses.asdict(route.outcomes)} if route.outcomes is not None else {}
         if route.shadows:
             body["shadows"] = [
@@ -164,7 +168,16 @@ def route(config_map: Object) -> Route | Split:
             taken = Outcomes(told.experiment, told.metric, told.arms, told.assigns) if told is not None else None
             shadows = tuple(Shadow(to.model, to.weight, _compare(to.compare)) for to in split.shadows)
             assignment = _assignment(split.assignment)
-            return Split(namespace, name, split.shares, assignment, split.names, taken, shadows=shadows)
+            return Split(
+                namespace,
+                name,
+                split.shares,
+                assignment,
+                split.names,
+                taken,
+                shadows=shadows,
+                share_arms=split.share_arms,
+            )
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
         mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)

@@ -61,6 +61,7 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
             named,
             outcomes,
             shadows=shadows.wanted(endpoint, serving, seen),
+            share_arms=tuple(arm.name for arm in arms if arm.model in serving),
         ),
         status=EndpointStatus(
             observed_generation=generation,

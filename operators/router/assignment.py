@@ -8,10 +8,10 @@ drawn, so that it is not always the same clients who try what is new.
     sticky.map   ns/name            -> HEADER/COOKIE by which the Model's or Endpoint's clients keep their arm
     salts.map    ns/name            -> revisions of a sticky Model's places
     edges.map    ns/name/i          -> cumulated weight up to share i of an Endpoint
-    shares.map   ns/name/i          -> ns/model of share i
+    shares.map   ns/name/i          -> ns/model/ARM of share i
     forced.map   ns/name/REV/VAR    -> the place a client may ask for; either may be empty. Where several have the
                                        variant, one of them is drawn: ``any``
-                 ns/name/ARM        -> ns/model of an Endpoint's arm
+                 ns/name/ARM        -> ns/model/ARM of an Endpoint's arm
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
             of["salts.map"][key] = ".".join(arm.revision if arm else "-" for arm in (places.a, places.b))
     for key, split in table.endpoints.items():
         edges = itertools.accumulate(weight for _, weight in split.shares)
-        for i, ((model, _), edge) in enumerate(zip(split.shares, edges, strict=True)):
-            of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}"
+        named = itertools.chain(split.share_arms, itertools.repeat(""))
+        for i, ((model, _), edge, arm) in enumerate(zip(split.shares, edges, named, strict=False)):
+            of["shares.map"][f"{key}/{i}"] = f"{split.namespace}/{model}/{arm}"
             of["edges.map"][f"{key}/{i}"] = str(edge)
-        of["forced.map"] |= {f"{key}/{arm}": f"{split.namespace}/{model}" for arm, model in split.names.items()}
+        of["forced.map"] |= {f"{key}/{arm}": f"{split.namespace}/{model}/{arm}" for arm, model in split.names.items()}
         if split.assignment is not None:
             of["sticky.map"][key] = _by(split.assignment)
     return of
@@ -103,8 +104,13 @@ def drawn_rules(table: Table) -> Iterator[str]:
         r"http-request replace-path ^(/v[12]/models/)[^/:]+(.*) \1%[var(txn.model),field(2,/)]\2"
         " if split { var(txn.asked),strcmp(txn.key) eq 0 }"
     )
-    yield "http-request set-var(txn.key) var(txn.model) if split"
+    yield "http-request set-var(txn.key) var(txn.model),field(1,/,2) if split"
     yield "http-request set-var(txn.route) var(txn.key),map(routes.map) if split"
+    # A report has no route.
+    yield (
+        f"http-after-response set-header {contract.ARM_HEADER} %[var(txn.model),field(3,/)]"
+        " if { var(txn.model) -m found } { var(txn.route) -m found }"
+    )
 
 
 def _by(assignment: Assignment) -> str:

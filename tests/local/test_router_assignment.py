@@ -154,10 +154,34 @@ async def test_an_arm_of_an_endpoint_answers_who_asks_for_it_whatever_its_weight
 ) -> None:
     async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
         routes = [Route("default", name, (Arm(f"{name}-1", "1", "a", FULL_WEIGHT),)) for name in ("one", "two")]
-        split = Split("default", "reader", (("one", FULL_WEIGHT),), None, {"control": "one", "new": "two"})
+        names = {"control": "one", "new": "two"}
+        split = Split("default", "reader", (("one", FULL_WEIGHT),), None, names, share_arms=("control",))
         servers = {"default/one-1": (r1.server,), "default/two-1": (r2.server,)}
         await running.apply(successor(running.table, [*routes, split], servers, None))
         reader = url(listen).replace("digits", "reader")
         assert (await client.get(reader)).text == "r1"
         assert (await client.get(reader, headers={"penstock-arm": "new"})).text == "r2"
         assert (await client.get(f"{reader}?penstock-arm=new")).text == "r2"
+
+
+async def test_an_answer_names_its_arm_also_where_two_arms_share_a_model_and_nobody_asked_for_one(
+    running: Router, listen: Listen
+) -> None:
+    async with backend("r1") as r1, backend("r2") as r2, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        names = {"control": "digits", "again": "digits", "gone": "digits"}
+        shares = (("digits", 5_000), ("digits", 5_000))
+        split = Split("default", "reader", shares, Assignment(header="X-User"), names, share_arms=("control", "again"))
+        await routed(running, r1, r2, 5_000, None, split)
+        reader = url(listen).replace("digits", "reader")
+        told = [(await client.get(reader, headers={"x-user": str(user)})).headers for user in range(40)]
+        assert {headers["penstock-arm"] for headers in told} == {"control", "again"}
+        assert {headers["penstock-revision"] for headers in told} == {"r1", "r2"}
+        again = [
+            (await client.get(reader, headers={"x-user": str(user)})).headers["penstock-arm"] for user in range(40)
+        ]
+        assert again == [headers["penstock-arm"] for headers in told]
+        asked = await client.get(reader, headers={"penstock-arm": "gone"})
+        assert asked.headers["penstock-arm"] == "gone"
+        assert "penstock-arm" not in (await client.get(url(listen))).headers
+        call = {"content-type": "application/grpc", "penstock-model": "default/reader"}
+        assert (await client.post(url(listen), headers=call)).headers["penstock-arm"] in ("control", "again")

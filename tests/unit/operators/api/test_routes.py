@@ -32,6 +32,7 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),
         Split("ns", "reader", (("digits", 10_000),), shadows=(Shadow("next", 500, "{}"), Shadow("b", 1, DETECTIONS))),
         Split("ns", "reader", ()),
+        Split("ns", "reader", (("a", 5_000), ("a", 5_000)), None, {"x": "a", "y": "a"}, share_arms=("x", "y")),
         Split("ns", "reader", (("a", 10_000),), None, {"x": "a"}, Outcomes("1a2b", "clicks", ("x", "y"), False)),
     ],
 )

@@ -24,6 +24,7 @@ def named(name: str, of: Model = SERVING.model) -> Model:
 
 
 ARMS = {"control": "a", "challenger": "b"}
+BOTH = ("control", "challenger")
 SEEN = Observation(url="http://router/default/reader/v2/models/reader")
 
 
@@ -38,13 +39,17 @@ def told(decided: Plan, type_: str = "Ready") -> tuple[str, str, str]:
 
 def test_an_endpoint_splits_traffic_over_its_models() -> None:
     decided = plan(endpoint(assignment={"header": "x-user"}), named("a"), named("b"))
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), Assignment(header="x-user"), ARMS)
+    assert decided.route == Split(
+        "default", "reader", (("a", 9000), ("b", 1000)), Assignment(header="x-user"), ARMS, share_arms=BOTH
+    )
     assert told(decided) == ("True", "Serving", "every arm's model serves")
 
 
 def test_an_arm_whose_model_does_not_serve_gets_no_traffic_and_the_endpoint_is_not_ready() -> None:
     decided = plan(endpoint(), named("a"), named("b", model()))
-    assert decided.route == Split("default", "reader", (("a", FULL_WEIGHT),), None, {"control": "a"})
+    assert decided.route == Split(
+        "default", "reader", (("a", FULL_WEIGHT),), None, {"control": "a"}, share_arms=("control",)
+    )
     message = "endpoint reader: these arms have no serving model, the others get all: challenger (model b, weight 10)"
     assert told(decided) == ("False", "ArmsMissing", message)
 
@@ -55,7 +60,7 @@ def test_an_endpoint_is_as_ready_as_its_models() -> None:
     starting.workloads.clear()
     starting.tick()
     decided = plan(endpoint(), named("a"), named("b", starting.model))
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS)
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS, share_arms=BOTH)
     assert told(decided)[:2] == ("False", "ModelNotReady")
 
 
@@ -97,7 +102,7 @@ def test_an_endpoint_whose_route_is_refused_is_not_ready() -> None:
 def test_where_nobody_counts_outcomes_there_is_no_experiment() -> None:
     gateway = Observation(gateway="Gateway infra/web")
     decided = plan(endpoint(policy="bandit", experiment={}), named("a"), named("b"), seen=gateway)
-    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS)
+    assert decided.route == Split("default", "reader", (("a", 9000), ("b", 1000)), None, ARMS, share_arms=BOTH)
     message = (
         "endpoint reader: this version stores, but does not act on: spec.policy "
         "(Gateway infra/web counts no outcomes), spec.experiment (Gateway infra/web counts no outcomes)"

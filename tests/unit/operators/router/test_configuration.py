@@ -26,7 +26,14 @@ TABLE = successor(
     [
         Route("default", "m", (Arm("m-r1", "r1", "fp32", 9_500), Arm("m-r2", "r2", "int8", 500))),
         Route("team", "gone", (), "not yet: 50 %"),
-        Split("default", "e", (("m", 2_500), ("n", 7_500)), Assignment(header="X-User"), {"new": "m"}),
+        Split(
+            "default",
+            "e",
+            (("m", 2_500), ("n", 7_500)),
+            Assignment(header="X-User"),
+            {"new": "m"},
+            share_arms=("new", "old"),
+        ),
     ],
     {"default/m-r1": (OURS,), "default/m-r2": (FOREIGN,)},
     CATALOG,
@@ -40,7 +47,7 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
         "arms.map": {"default:m:a": "m-r1/r1/fp32/h1", "default:m:b": "m-r2/r2/int8/h2"},
         "names.map": {"0A016D": "default/m", "0A0165": "default/e"},
         "edges.map": {"default/e/0": "2500", "default/e/1": "10000"},
-        "shares.map": {"default/e/0": "default/m", "default/e/1": "default/n"},
+        "shares.map": {"default/e/0": "default/m/new", "default/e/1": "default/n/old"},
         "sticky.map": {"default/e": "x-user/"},
         "salts.map": {},
         "forced.map": {
@@ -50,7 +57,7 @@ def test_maps_hold_all_that_changes_at_run_time() -> None:
             "default/m/r2/int8": "default:m:b",
             "default/m/r2/": "default:m:b",
             "default/m//int8": "default:m:b",
-            "default/e/new": "default/m",
+            "default/e/new": "default/m/new",
         },
         "counted.map": {},
         "mirror.map": {},
