@@ -43,3 +43,33 @@ def effect(arm: Object) -> str:
     """By how much an arm's outcomes are above those of the first one, with the interval; empty where not known."""
     found = arm.get("effect")
     return f"{found['value']:+.3g} ({found['low']:+.3g} to {found['high']:+.3g})" if found else ""
+
+
+def shadows(endpoint: Object) -> Iterator[Sequence[str]]:
+    """Model, share of the requests it gets copies of, how many copies it got, compared, agreed, and what is wrong."""
+    percents = {shadow["model"]: shadow.get("percent", 100) for shadow in endpoint.get("spec", {}).get("shadow", ())}
+    for of in endpoint.get("status", {}).get("shadows", ()):
+        compared, agreed = of.get("compared", 0), of.get("agreed", 0)
+        yield (
+            of["model"],
+            f"{percents[of['model']]} %" if of["model"] in percents else "",
+            f"{of.get('copied', 0):,}",
+            f"{compared:,}",
+            f"{agreed:,} ({100 * agreed / compared:.4g} %)" if compared else f"{agreed:,}",
+            of.get("message", ""),
+        )
+
+
+def differences(endpoint: Object) -> str:
+    """Where the answers on which a shadow disagreed are to be read; empty where it did not."""
+    found = endpoint.get("status", {}).get("shadows", ())
+    if all(of.get("compared", 0) == of.get("agreed", 0) for of in found):
+        return ""
+    models = " or ".join(dict.fromkeys(arm["model"] for arm in endpoint["spec"]["arms"]))
+    return (
+        "Differences:\n"
+        "  The last ones stand at /debug/shadow of the server that answered, with the id of the request:\n"
+        "  `difference` says what differs between `ours`, which the client got, and `theirs`, the shadow's.\n"
+        "  The server's port: `penstock logs MODEL` "
+        f"({models}); in a cluster `kubectl port-forward` to its pod.\n"
+    )

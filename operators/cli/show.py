@@ -88,15 +88,8 @@ def describe(object_: Object, now: datetime.datetime) -> str:
         ),
         (
             "Shadows",
-            ("MODEL", "COPIED", "COMPARED", "AGREED", "MESSAGE"),
-            (
-                (
-                    s["model"],
-                    *(f"{s.get(what, 0):,}" for what in ("copied", "compared", "agreed")),
-                    s.get("message", ""),
-                )
-                for s in status.get("shadows", ())
-            ),
+            ("MODEL", "PERCENT", "COPIED", "COMPARED", "AGREED", "MESSAGE"),
+            arms.shadows(object_),
         ),
         (
             "Conditions",
@@ -133,7 +126,7 @@ def describe(object_: Object, now: datetime.datetime) -> str:
     for title, head, lines in sections:
         if body := list(lines):
             text += f"{title}:\n" + "".join(f"  {line}\n" for line in table(_filled([head, *body])).splitlines())
-    return text
+    return text + arms.differences(object_)
 
 
 def _variant(told: Object) -> Row:

@@ -198,3 +198,29 @@ Conditions:
 )
 def test_ages_have_the_unit_that_matters(since: str | None, shown: str) -> None:
     assert show.age(since, NOW) == shown
+
+
+def test_a_shadow_is_described_with_its_share_how_often_it_agreed_and_where_the_differences_are() -> None:
+    endpoint = {
+        "kind": "Endpoint",
+        "metadata": {"name": "reader", "namespace": "default", "creationTimestamp": "2026-01-02T03:04:05Z"},
+        "spec": {
+            "arms": [{"name": "a", "model": "digits", "weight": 90}, {"name": "b", "model": "wide", "weight": 10}],
+            "shadow": [{"model": "next", "percent": 10}, {"model": "new"}],
+        },
+        "status": {
+            "shadows": [{"model": "next", "copied": 1_210, "compared": 1_200, "agreed": 1_194}, {"model": "new"}]
+        },
+    }
+    told = show.describe(endpoint, NOW)
+    assert told.partition("Shadows:\n")[2] == (
+        "  MODEL   PERCENT   COPIED   COMPARED   AGREED           MESSAGE\n"
+        "  next    10 %      1,210    1,200      1,194 (99.5 %)   -\n"
+        "  new     100 %     0        0          0                -\n"
+        "Differences:\n"
+        "  The last ones stand at /debug/shadow of the server that answered, with the id of the request:\n"
+        "  `difference` says what differs between `ours`, which the client got, and `theirs`, the shadow's.\n"
+        "  The server's port: `penstock logs MODEL` (digits or wide); in a cluster `kubectl port-forward` to its pod.\n"
+    )
+    endpoint["status"] = {"shadows": [{"model": "next", "copied": 1, "compared": 1, "agreed": 1}]}
+    assert "Differences" not in show.describe(endpoint, NOW)
