@@ -111,6 +111,20 @@ def ask(
     return Answer(model, revision, variant, latency_ms, body["outputs"], wanted.rows, wanted.placement)
 
 
+def taken(url: str, contract: dict[str, Any], timeout_s: float, transport: httpx.BaseTransport | None = None) -> str:
+    """What files the model at ``url`` takes, and its inputs by name, type and shape.
+
+    Raises:
+        Unreachable: nobody answers, or the answer is an error of the server.
+    """
+    with httpx.Client(timeout=timeout_s, transport=transport) as client:
+        inputs = _answered(client, "GET", url, None)[0].get("inputs", [])
+    one = "a picture (.png, .jpg), " if pictures.Wanted.of(contract) else ""
+    files = f"{one}.npy, .npz or .json" if len(inputs) == 1 else "a V2 request as .json"
+    shapes = ", ".join(f"{tensor['name']} {tensor['datatype']} {tensor['shape']}" for tensor in inputs)
+    return f"{files}; its input{'s are' if len(inputs) > 1 else ' is'} {shapes}"
+
+
 def request(file: pathlib.Path, inputs: Sequence[dict[str, Any]], contract: dict[str, Any]) -> Request:
     """The request that ``file`` stands for, for a model with these ``inputs`` (from its V2 metadata)."""
     try:

@@ -150,19 +150,22 @@ def get(
 
 def describe(
     ctx: typer.Context,
-    kind: KindWord,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="NAME or NAMESPACE/NAME.")] = None,
+    words: Annotated[
+        list[str], typer.Argument(metavar="[KIND] NAME", help="A Model or an Endpoint; of others the kind as well.")
+    ],
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show one object with its conditions, variants and revisions, and why each is as it is."""
-    named = _named([kind] if name is None else [kind, name])
-    if not named:
-        raise typer.BadParameter("give the name as well", param_hint="NAME")
+    is_bare = len(words) == 1 and kinds.find(words[0].partition("/")[0]) is None
+    named = [] if is_bare else _named(words)
+    if not is_bare and len(named) != 1:
+        raise typer.BadParameter(f"give one name as well: describe {words[0]} NAME", param_hint="NAME")
     client = connect(ctx, context, kubeconfig, namespace, data_dir)
-    print(show.describe(_get(client, *named[0]), _now()), end="")
+    object_ = _served(client, words[0]) if is_bare else _get(client, *named[0])
+    print(show.describe(object_, _now()), end="")
 
 
 def logs(
@@ -194,7 +197,9 @@ def logs(
 def infer(
     ctx: typer.Context,
     name: Name,
-    file: Annotated[pathlib.Path, typer.Option("--input", help="Image, .npy, .npz or .json file.")],
+    file: Annotated[
+        pathlib.Path | None, typer.Option("--input", help="Image, .npy, .npz or .json file.", show_default=False)
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
     url: Annotated[
         str | None, typer.Option(help="URL of the model, up to /v2/models/NAME, when not the one of its status.")
@@ -223,6 +228,9 @@ def infer(
         raise OperatorError(f"{asked['kind'].lower()} {name} has no URL: {why}")
     contract = _contract(_first_model(client, asked))
     way = None if url else client.way_to(address)
+    if file is None:
+        taken = inference.taken(address, contract, timeout, way)
+        raise OperatorError(f"infer {name}: give what it is to answer: `penstock infer {name} --input FILE`, {taken}")
     answer = inference.ask(address, asked["metadata"]["name"], contract, file, timeout, way)
     if answer.rows > 1:
         print(f"first of {answer.rows} rows; give a nested list as .json to send several", file=sys.stderr)
@@ -325,7 +333,7 @@ def _given(files: list[str] | None) -> list[str]:
 def _kind(word: str) -> kinds.Kind:
     found = kinds.find(word)
     if found is None:
-        raise typer.BadParameter(f"{word!r}; choose models, endpoints or runtimes", param_hint="KIND")
+        raise typer.BadParameter(f"{word!r}; choose models, endpoints or runtimes, then a name", param_hint="KIND")
     return found
 
 

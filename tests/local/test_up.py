@@ -89,6 +89,7 @@ def test_from_one_yaml_to_answers_to_the_next_revision_to_nothing(local: Local, 
     code, out, _ = local("describe", "model", "times")
     states = re.findall(r"^  (\w{8}) +default +(\w+) ", out, re.MULTILINE)
     assert (code, states) == (0, [(second, "Serving"), (first, "Retired")])
+    assert local("describe", "times")[1].splitlines()[:3] == out.splitlines()[:3]
     code, out, _ = local("logs", "times")
     assert code == 0
     assert "serving times" in out
@@ -124,6 +125,9 @@ def test_the_digits_example_answers_as_onnx_runtime_does(local: Local) -> None:
     assert code == 0, error
     reply = json.loads(out)
     assert reply["scores"][0]["label"] == "seven"
+    said = "a picture (.png, .jpg), .npy, .npz or .json; its input is image FP32 [-1, 1, 32, 32]"
+    what = f"give what it is to answer: `penstock infer digits --input FILE`, {said}"
+    assert local("infer", "digits") == (1, "", f"error: infer digits: {what}\n")
 
     x = np.load(DIGITS / "eval.npz")["x"][:1]
     code, out, error = local("infer", "digits", "--input", str(DIGITS / "eval.npz"), "-o", "json")
@@ -147,6 +151,7 @@ def test_an_endpoint_is_asked_as_a_model_is(local: Local, tmp_path: pathlib.Path
     assert code == 0, error
     reply = json.loads(out)
     assert (reply["model"], reply["outputs"][0]["data"]) == ("both", [2, 4, 6])
+    assert "Kind:         Endpoint\n" in local("describe", "both")[1]
     assert local("logs", "both") == (
         1,
         "",

@@ -32,7 +32,7 @@ def nowhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
         (["delete", "model", "digits", "-f", "model.yaml"], "give either KIND and NAME, or -f FILE"),
         (["infer", "digits", "--input", "seven.png", "--timeout", "0"], "Invalid value for '--timeout'"),
         (["apply", "model.yaml", "other.yaml"], "write -f before each file: apply -f model.yaml -f other.yaml"),
-        (["describe", "model"], "give the name as well"),
+        (["describe", "model"], "give one name as well: describe model NAME"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
