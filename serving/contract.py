@@ -50,7 +50,7 @@ VARIANT_HEADER = "penstock-variant"
 ARM_HEADER = "penstock-arm"
 """In an Endpoint's answer: whose it is. In a request for it, or in its query: which arm the router is to ask."""
 REQUEST_ID_HEADER = "penstock-request-id"
-"""In an answer of an Endpoint with an experiment: what a client names when it reports what came of it."""
+"""In an answer of an Endpoint with an experiment, or of a Model with feedback: what a client names in its report."""
 MIRROR_HEADER = "penstock-mirror"
 """The router says to a server: where a copy of this request is to be sent, how answers are compared (base64 of JSON),
 and a token, with ``|`` between. The server says to the router: the token, with a copy and with what came of it.

@@ -1,7 +1,8 @@
 """What a router counted, as it tells the operator: short, because it is written anew every few seconds.
 
 ``{SOURCE: [read_s, {WORKLOAD: [answered, failed, CELLS, {SERVER: [failed, CELLS]}]}]}``, and behind a
-workload's servers ``[agreed, disagreed]`` where mirrored requests were compared.
+workload's servers ``[agreed, disagreed]`` where mirrored requests were compared, and behind these ``judged, wrong``
+where users told of answers.
 
 CELLS are counts of one cell of latency after the other: the lower edge of the first in microseconds, then how many
 answers each has; -3 stands for three empty ones. So 20 ms of answers and one after a second are
@@ -26,7 +27,7 @@ _Source = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}@[0-9]{1,20}$")
 _Server = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:\[\]-]{1,80}$")]
 _Cells = Annotated[dict[int, _Number], pydantic.BeforeValidator(lambda said: _unpacked(said))]
 _Servers = dict[_Server, tuple[_Number, _Cells]]
-_Compared = tuple[_Number, _Number]
+_Compared = tuple[_Number, _Number] | tuple[_Number, _Number, _Number, _Number]
 _Told = tuple[_Number, _Number, _Cells, _Servers] | tuple[_Number, _Number, _Cells, _Servers, _Compared]
 _Workload = Annotated[_Told, pydantic.AfterValidator(lambda of: _workload(of))]
 _Sources = dict[_Source, tuple[Annotated[float, Field(allow_inf_nan=False)], dict[Name, _Workload]]]
@@ -49,7 +50,7 @@ def told(seen: RouteObserved) -> dict[str, Any]:
                         server: [of.servers[server][1], _packed(of.server_latency.get(server, {}))]
                         for server in sorted(of.servers)[:MOST_SERVERS]
                     },
-                    *([[of.agreed, of.disagreed]] if of.agreed or of.disagreed else []),
+                    *_compared(of),
                 ]
                 for workload, of in counts.items()
             },
@@ -75,23 +76,31 @@ def read(said: object, router: str) -> tuple[dict[str, Mapping[str, Counts]], di
 
 
 def _counts(of: _Told) -> Counts:
-    answered, failed, latency, servers, *compared = of
-    agreed, disagreed = compared[0] if compared else (0, 0)
+    answered, failed, latency, servers, *more = of
+    compared = more[0] if more else ()
     return Counts(
         answered,
         failed,
         latency,
         {server: (failed + sum(cells.values()), failed) for server, (failed, cells) in servers.items()},
         {server: cells for server, (_, cells) in servers.items() if cells},
-        agreed,
-        disagreed,
+        *compared,
     )
+
+
+def _compared(of: Counts) -> list[list[int]]:
+    """What is told behind the servers, if anything is."""
+    if of.judged:
+        return [[of.agreed, of.disagreed, of.judged, of.wrong]]
+    return [[of.agreed, of.disagreed]] if of.agreed or of.disagreed else []
 
 
 def _workload(of: _Told) -> _Told:
     answered, failed, latency, *_ = of
     if failed > answered or sum(latency.values()) > answered - failed:
         raise ValueError(f"{failed} failed and {sum(latency.values())} well answered of {answered}")
+    if len(of) == 5 and len(of[4]) == 4 and of[4][3] > of[4][2]:
+        raise ValueError(f"{of[4][3]} wrong ones of {of[4][2]} answers that users told of")
     return of
 
 

@@ -35,6 +35,10 @@ class Mark(Seen):
     """The same, and then slower than each edge with the allowed ratio."""
     compared: tuple[int, ...] = ()
     """Mirrored requests on which the candidate agreed and disagreed; none where it is not known."""
+    judged: tuple[int, ...] = ()
+    """Answers that users told of, and wrong ones among them: the stable's, then the candidate's; none where they are
+    not known.
+    """
 
 
 class Tally(Seen):
@@ -49,7 +53,7 @@ class Tally(Seen):
 class MetricEvidence(Seen):
     """One thing that is compared."""
 
-    name: Literal["errors", "latency", "agreement"]
+    name: Literal["errors", "latency", "agreement", "feedback"]
     """What is compared."""
     against_good: tuple[float, ...]
     """Natural logarithms of the e-values against "no worse than the stable one", one for each alternative."""

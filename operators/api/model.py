@@ -305,6 +305,17 @@ class Agreement(Compare):
     """
 
 
+class Feedback(Strict):
+    """Users say of answers of both revisions whether they were right: `POST …/v2/models/NAME/feedback` with the
+    `penstock-request-id` that each inference answer carries.
+    """
+
+    max_increase: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Increase of the share of wrong answers, among those that users told of, that is not tolerated. The smaller, the
+    more answers must be told of for a promotion: 150 of the new revision with 0.02 where none is wrong.
+    """
+
+
 class Analysis(Strict):
     """A sequential test, looked at all the time. It promises two things. A revision that is no worse than the stable
     one is found worse with a probability of at most alpha, however long it takes. One that is worse by what is not
@@ -315,8 +326,8 @@ class Analysis(Strict):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Greatest probability that the evidence rolls back a revision that is no worse than the stable one."""
     beta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Greatest probability that the evidence promotes a revision that is worse by maxErrorRateIncrease or
-    maxLatencyIncrease.
+    """Greatest probability that the evidence promotes a revision that is worse by maxErrorRateIncrease,
+    maxLatencyIncrease or feedback.maxIncrease.
     """
     max_error_rate_increase: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Increase of the share of failed requests that is not tolerated: with 0.01, a revision that fails 1.1 % of them
@@ -329,6 +340,10 @@ class Analysis(Strict):
     """
     agreement: Agreement | None = None
     """Ask for equal answers, too, before any client gets one of the new revision; left out: answers are not judged."""
+    feedback: Feedback | None = None
+    """Count what users say of answers, too; left out, answers name no id and nothing is counted. Without any feedback
+    nothing is shown, so the deadline should leave users the time for it.
+    """
     deadline: Duration = "1h"
     """How long, after all steps have had their time, evidence is waited for. After that the rollout is inconclusive."""
     on_inconclusive: Literal["rollBack", "promote", "pause"] = "rollBack"

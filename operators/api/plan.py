@@ -167,6 +167,8 @@ class Route:
     """What keeps a client at one arm; None: each request is drawn by itself."""
     max_concurrent: int | None = None
     """Requests that one arm may have under way through one router; None: any number."""
+    feedback: bool = False
+    """Whether answers are to name an id, by which users may say that they were right or wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +243,10 @@ class Counts:
     """Mirrored requests to which it answered as the stable revision did. They are none of ``answered``."""
     disagreed: int = 0
     """Mirrored requests to which it did not."""
+    judged: int = 0
+    """Answers of it of which users told whether they were right."""
+    wrong: int = 0
+    """Of these: they were wrong."""
 
 
 @dataclasses.dataclass(frozen=True)

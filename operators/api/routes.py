@@ -82,6 +82,7 @@ class _Route(Seen):
     mirror: _Mirror | None = None
     assignment: _Assignment | None = None
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    feedback: bool = False
 
 
 class _Outcomes(Seen):
@@ -129,6 +130,7 @@ def route_data(route: Route | Split) -> dict[str, str]:
         if (to := route.mirror) is not None:
             body["mirror"] = {"revision": to.revision, "weight": to.weight, "compare": json.loads(to.compare)}
         body |= {"max_concurrent": route.max_concurrent} if route.max_concurrent else {}
+        body |= {"feedback": True} if route.feedback else {}
     else:
         body = {"shares": [list(share) for share in route.shares], "names": dict(route.names)}
         body |= {"share_arms": list(route.share_arms)} if route.share_arms else {}
@@ -180,8 +182,17 @@ def route(config_map: Object) -> Route | Split:
             )
         found = _Route.model_validate_json(text)
         arms = tuple(Arm(arm.workload, arm.revision, arm.variant, arm.weight) for arm in found.arms)
-        mirror, assignment = _mirror(found.mirror), _assignment(found.assignment)
-        return Route(namespace, name, arms, found.message, found.observe, mirror, assignment, found.max_concurrent)
+        return Route(
+            namespace,
+            name,
+            arms,
+            found.message,
+            found.observe,
+            _mirror(found.mirror),
+            _assignment(found.assignment),
+            found.max_concurrent,
+            found.feedback,
+        )
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or ROUTE_KEY}: {e['msg']}" for e in error.errors())
         raise InvalidObject(

@@ -256,6 +256,8 @@ class RolloutStatus(Seen):
     """The same for latency; left out, too, where latency is not judged."""
     agreement_detection_s: float | None = None
     """The same for answers that differ twice as often as is allowed; left out, too, where none are compared."""
+    feedback_detection_s: float | None = None
+    """The same for answers that users find wrong; left out, too, until they have told of some."""
     evidence: Evidence | None = None
     """What the analysis remembers."""
     trail: tuple[Point, ...] = ()

@@ -22,7 +22,11 @@ _LEAST, _MOST = 0.1, 1e6
 """E-values beyond are drawn at the edge."""
 _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800, 604_800)
 _WORDS = {"RolledBack": "rolled back"}
-_METRICS = {"errors": "failed", "agreement": "answered otherwise than the stable revision"}
+_METRICS = {
+    "errors": "failed",
+    "agreement": "answered otherwise than the stable revision",
+    "feedback": "were answered wrongly, of those with feedback",
+}
 
 
 def page(model: Object, now: datetime.datetime) -> str:

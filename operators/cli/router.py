@@ -261,7 +261,10 @@ class Replica:
 
     async def tell_last(self) -> None:
         """Tell what clients reported since the last report, when nothing more comes."""
-        if not any(split.outcomes for split in self._router.table.endpoints.values()):
+        table = self._router.table
+        if not any(split.outcomes for split in table.endpoints.values()) and not any(
+            places.feedback for places in table.models.values()
+        ):
             return
         self._counted_at = -math.inf
         try:

@@ -58,6 +58,7 @@ def model(
             mirror=step.mirror,
             assignment=model.spec.rollout.assignment if model.spec.rollout else None,
             max_concurrent=model.spec.traffic.max_concurrent if model.spec.traffic else None,
+            feedback=_takes_feedback(model),
         ),
         status=status,
         look_again_s=min(filter(None, (step.look_again_s, seen.look_again_s)), default=None),
@@ -81,6 +82,11 @@ def _is_uncompared(model: Model, seen: Observation) -> bool:
     analysis = model.spec.rollout.analysis if model.spec.rollout else None
     is_asked = analysis is not None and analysis.agreement is not None
     return is_asked and (bool(seen.gateway) or model.spec.runtime not in runtimes_.BUILTIN_NAMES)
+
+
+def _takes_feedback(model: Model) -> bool:
+    analysis = model.spec.rollout.analysis if model.spec.rollout else None
+    return analysis is not None and analysis.feedback is not None
 
 
 def _workload(model: Model, revision: RevisionStatus, replicas: int) -> Workload:
@@ -169,7 +175,8 @@ def _accepted(model: Model, has_runtime: bool, seen: Observation) -> Verdict:
     drawn = ("spec.rollout.assignment",) if seen.gateway and rollout and rollout.assignment else ()
     flooded = ("spec.traffic",) if seen.gateway and model.spec.traffic else ()
     uncompared = ("spec.rollout.analysis.agreement",) if _is_uncompared(model, seen) else ()
-    return acted_on(f"model {name}", (*model.not_acted_on(), *ignored, *drawn, *flooded, *uncompared))
+    unheard = ("spec.rollout.analysis.feedback",) if seen.gateway and _takes_feedback(model) else ()
+    return acted_on(f"model {name}", (*model.not_acted_on(), *ignored, *drawn, *flooded, *uncompared, *unheard))
 
 
 def _gain(states: Sequence[VariantStatus], serving: RevisionStatus | None) -> str:

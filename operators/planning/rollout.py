@@ -303,34 +303,44 @@ def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict
     """What is remembered and told of the evidence."""
     if s.evidence is None or s.settings.analysis is None or judged is None:
         none = {"evidence": None, "against": None, "in_favour": None, "detection_s": None}
-        none |= {"latency_detection_s": None, "agreement_detection_s": None}
+        none |= {"latency_detection_s": None, "agreement_detection_s": None, "feedback_detection_s": None}
         return none | {"verdict": "", "detection": ""}
     settings, share = s.settings.analysis, target / FULL_WEIGHT
     errors_s = _counted(verdict.detection_s(s.evidence, settings, share))
     slower_s = _counted(verdict.latency_detection_s(s.evidence, settings, share))
     differs_s = _counted(verdict.agreement_detection_s(s.evidence, settings, share))
+    wrong_s = _counted(verdict.feedback_detection_s(s.evidence, settings, share))
     told = []
     if errors_s is not None:
-        answered, failed = s.evidence.base
-        stable = failed / answered if answered else 0.0
-        worse = f"{100 * (stable + settings.max_error_rate_increase):.2g} % failed requests"
-        told.append(f"{worse} where the stable revision has {100 * stable:.2g} %, in about {_about(errors_s)}")
+        worse = _worse("failed requests", s.evidence.base, settings.max_error_rate_increase)
+        told.append(f"{worse}, in about {_about(errors_s)}")
     if slower_s is not None and settings.max_latency_increase is not None:
         told.append(f"answers {settings.max_latency_increase.ratio:g} times as slow, in about {_about(slower_s)}")
     if differs_s is not None and settings.agreement is not None:
         differing = 100 * verdict.TWICE * settings.agreement.max_disagreement
         told.append(f"{differing:g} % answers that differ, in about {_about(differs_s)}")
+    if wrong_s is not None and settings.feedback is not None:
+        stable = next(metric.tallies[0].stable for metric in s.evidence.metrics if metric.name == "feedback")
+        worse = _worse("wrong answers by feedback", stable, settings.feedback.max_increase)
+        told.append(f"{worse}, in about {_about(wrong_s)}")
     detection = f"with this traffic the analysis finds {' and '.join(told)}" if told else ""
     against = _standing(verdict.log_e(s.evidence, settings), settings.alpha)
     in_favour = _standing(verdict.log_e_for(s.evidence, settings), settings.beta)
     words = {"verdict": judged.sentence, "detection": detection, "detection_s": _rounded(errors_s)}
     words |= {"latency_detection_s": _rounded(slower_s), "agreement_detection_s": _rounded(differs_s)}
+    words |= {"feedback_detection_s": _rounded(wrong_s)}
     return words | {"evidence": s.evidence, "against": against, "in_favour": in_favour}
 
 
 def _counted(time_s: float | None) -> float | None:
     """When that is known here: what shows it has to be counted and told first."""
     return None if time_s is None else time_s + counted.REPORTED_S
+
+
+def _worse(what: str, stable: tuple[int, int], increase: float) -> str:
+    """What is found, beside the ``stable``'s answers and bad ones among them."""
+    share = stable[1] / stable[0] if stable[0] else 0.0
+    return f"{100 * (share + increase):.2g} % {what} where the stable revision has {100 * share:.2g} %"
 
 
 def _rounded(time_s: float | None) -> float | None:

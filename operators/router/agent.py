@@ -69,7 +69,7 @@ class Router:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
-        self._collector = Collector(lambda: self.table, f"{os.getpid()}-{secrets.token_hex(8)}")
+        self._collector = Collector(lambda: self.table, f"{os.getpid()}@{secrets.randbits(60)}")
         self._reports = collecting.Server(folder, self._collector)
         self.contact = -math.inf
         """When HAProxy last answered all it was asked, by the loop's clock."""
@@ -168,12 +168,13 @@ class Router:
         for worker in self._workers:
             for workload, requests in worker.in_flight(f"{namespace}:{name}").items():
                 in_flight[workload] = in_flight.get(workload, 0) + requests
-        counted = [(worker, worker.counted(namespace, name)) for worker in self._workers if worker.source]
+        counted = [(w.source, w.read_s, w.counted(namespace, name)) for w in self._workers if w.source]
+        counted.append((self._collector.source, self.contact, self._collector.judged(key)))
         return RouteObserved(
             tuple(arms),
             in_flight,
-            counts={worker.source: counts for worker, counts in counted if counts},
-            read_s={worker.source: worker.read_s for worker, counts in counted if counts},
+            counts={source: counts for source, _, counts in counted if counts},
+            read_s={source: read_s for source, read_s, counts in counted if counts},
             outcomes=self._collector.told(key),
         )
 

@@ -1,7 +1,8 @@
-"""What clients report of their answers, added up by arm: the agent's side of ``outcomes``.
+"""What clients report of their answers, added up by arm or revision: the agent's side of ``outcomes``.
 
-A unit counts once: each of the last ``REMEMBERED`` ids of an Endpoint, at this router and since it began, so that who
-is not sure whether a report arrived may send it again. Only sums are kept, so nobody's outcomes can be looked up here.
+A unit counts once: each of the last ``REMEMBERED`` ids of an Endpoint or Model, at this router and since it began, so
+that who is not sure whether a report arrived may send it again. Only sums are kept, so nobody's outcomes can be looked
+up here.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ import dataclasses
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
 import pydantic
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from operators.api.base import Strict
 from operators.api.outcomes import Tally, Told
-from operators.api.plan import FULL_WEIGHT, Split
+from operators.api.plan import FULL_WEIGHT, Counts, Split
 from operators.router import control, outcomes
 from operators.router.table import Table
 from serving import contract
@@ -32,7 +33,13 @@ _ID = re.compile(r"([a-z0-9-]{1,63})\.([1-9][0-9]{0,4})\.([0-9a-f]{1,16})\.([0-9
 _DRAWN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _HASHED = re.compile(r"0|-?[1-9][0-9]{0,18}")
 """What HAProxy's ``uuid()`` and ``xxh64`` give."""
+_FEEDBACK_ID = re.compile(rf"([a-z0-9-]{{1,63}})\.({_DRAWN.pattern})")
+BATCH = 10
+"""Answers of which users told are told on so many at a time at least, with some of each revision that has traffic: the
+test compares revisions within what comes between two looks, and learns nothing from a look that has one of them alone.
+"""
 _WHAT = 'a report is {"id": the penstock-request-id of the answer, "value": NUMBER}, and may hold "metric", "covariate"'
+_WHAT_FEEDBACK = 'feedback is {"id": the penstock-request-id of the answer, "correct": true or false}'
 _Number = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False, strict=True)]
 
 
@@ -47,6 +54,13 @@ class Report(Strict):
     """What was known of the unit before; it takes out of the outcome what that explains."""
 
 
+class Feedback(Strict):
+    """Whether one answer was right."""
+
+    id: str
+    correct: StrictBool
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """What the client is told."""
@@ -55,12 +69,10 @@ class Answer:
     body: Mapping[str, str | bool]
 
 
-class _Counted:
-    """One experiment's sums, and which units are in them."""
+class _Remembered:
+    """The units that were counted last."""
 
-    def __init__(self, experiment: str) -> None:
-        self.experiment = experiment
-        self.arms: dict[str, Tally] = {}
+    def __init__(self) -> None:
         self._young: set[str] = set()
         self._old: set[str] = set()
 
@@ -74,18 +86,88 @@ class _Counted:
         return True
 
 
+class _Counted(_Remembered):
+    """One experiment's sums, and which units are in them."""
+
+    def __init__(self, experiment: str) -> None:
+        super().__init__()
+        self.experiment = experiment
+        self.arms: dict[str, Tally] = {}
+
+
+class _Judged(_Remembered):
+    """How often users said that one Model's answers were right or wrong, by workload."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, Counts] = {}
+        self._waiting: dict[str, tuple[int, int]] = {}
+
+    def add(self, workload: str, wrong: bool, serving: Collection[str]) -> None:
+        """One more, while the workloads ``serving`` have traffic."""
+        waiting = self._waiting
+        judged, before = waiting.get(workload, (0, 0))
+        waiting[workload] = judged + 1, before + wrong
+        if sum(judged for judged, _ in waiting.values()) >= BATCH and waiting.keys() >= set(serving):
+            for of, (judged, bad) in waiting.items():
+                known = self.told.get(of, Counts())
+                self.told[of] = Counts(judged=known.judged + judged, wrong=known.wrong + bad)
+            waiting.clear()
+
+
 class Collector:
     """Adds up what is reported of the ``table`` of now; ``source`` is this process."""
 
     def __init__(self, table: Callable[[], Table], source: str) -> None:
         self._table = table
-        self._source = source
+        self.source = source
         self._counted: dict[str, _Counted] = {}
+        self._judged: dict[str, _Judged] = {}
 
     def told(self, key: str) -> dict[str, Told]:
         """What was counted of an Endpoint's experiment; empty where it has none."""
         counted = self._of(key)
-        return {} if counted is None else {self._source: Told(counted.experiment, dict(counted.arms))}
+        return {} if counted is None else {self.source: Told(counted.experiment, dict(counted.arms))}
+
+    def judged(self, key: str) -> dict[str, Counts]:
+        """What users told of a Model's answers, by workload, of those of now even if they told nothing; empty where
+        they are not asked.
+        """
+        places = self._table().models.get(key)
+        if places is None or not places.feedback:
+            self._judged.pop(key, None)
+            return {}
+        told = self._judged[key].told if key in self._judged else {}
+        return {arm.workload: told.get(arm.workload, Counts()) for arm in places.arms}
+
+    def judge(self, key: str, body: bytes) -> Answer:
+        """Feedback on one answer of a Model, or of a Model of an Endpoint."""
+        table = self._table()
+        split = table.endpoints.get(key)
+        names = {name for name, _ in split.shares} | {*split.names.values()} if split else set()
+        asked = {f"{split.namespace}/{name}" for name in names} if split else {key}
+        models = {one: table.models[one] for one in asked if one in table.models and table.models[one].feedback}
+        if not models:
+            return _refused(HTTPStatus.NOT_FOUND, self._why_no_feedback(key))
+        try:
+            said = Feedback.model_validate_json(body)
+        except pydantic.ValidationError as error:
+            return _refused(HTTPStatus.BAD_REQUEST, f"{_problem(error)}; {_WHAT_FEEDBACK}")
+        parts = _FEEDBACK_ID.fullmatch(said.id)
+        if parts is None:
+            what = f"id: {said.id[:120]!r} is no {contract.REQUEST_ID_HEADER} of {key}"
+            return _refused(HTTPStatus.BAD_REQUEST, f"{what}; {_WHAT_FEEDBACK}")
+        workload, unit = parts.groups()
+        found = next((one for one, at in models.items() if any(arm.workload == workload for arm in at.arms)), None)
+        if found is None:
+            known = ", ".join(arm.workload for places in models.values() for arm in places.arms)
+            why = f"id: no revision of {key} that answers now is {workload}; these are: {known or 'none'}"
+            return _refused(HTTPStatus.NOT_FOUND, f"{why}; what has gone is not counted any more")
+        judged = self._judged.setdefault(found, _Judged())
+        if not judged.is_new(unit):
+            return _passed_over("it was counted before: each answer counts once")
+        judged.add(workload, not said.correct, [arm.workload for arm in models[found].arms if arm.weight])
+        return Answer(HTTPStatus.OK, {"counted": True})
 
     def take(self, key: str, assigned: str, body: bytes) -> Answer:
         """One report; ``assigned`` is the id of a client that keeps its arm, or empty."""
@@ -95,9 +177,7 @@ class Collector:
         try:
             report = Report.model_validate_json(body)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the body"
-            return _refused(HTTPStatus.BAD_REQUEST, f"{where}: {first['msg']}; {_WHAT}")
+            return _refused(HTTPStatus.BAD_REQUEST, f"{_problem(error)}; {_WHAT}")
         given = report.id or assigned
         if not given:
             return _refused(HTTPStatus.BAD_REQUEST, f"the report names no answer; {_WHAT}")
@@ -141,6 +221,15 @@ class Collector:
             return f"model {key} counts no outcomes: name an Endpoint that has it as an arm and a spec.experiment"
         return f"{key} is no Model and no Endpoint; `penstock get endpoints` lists what may be named"
 
+    def _why_no_feedback(self, key: str) -> str:
+        """Why no feedback on ``key`` is taken, and what to do."""
+        table = self._table()
+        if key in table.endpoints:
+            return f"endpoint {key} takes no feedback: set spec.rollout.analysis.feedback of one of its Models"
+        if key in table.models:
+            return f"model {key} takes no feedback: set spec.rollout.analysis.feedback"
+        return f"{key} is no Model and no Endpoint; `penstock get models` lists what may be named"
+
 
 class Server:
     """Takes reports from HAProxy, at a socket in ``folder`` that nobody else may open."""
@@ -164,23 +253,30 @@ class Server:
             await self._runner.cleanup()
 
     async def _take(self, request: web.Request) -> web.Response:
+        is_feedback = request.path.endswith(f"/{outcomes.FEEDBACK}")
+        what = _WHAT_FEEDBACK if is_feedback else _WHAT
         if request.method != "POST":
-            why = {"error": f"{request.method} {request.path}: a report is sent by POST; {_WHAT}"}
+            why = {"error": f"{request.method} {request.path}: a report is sent by POST; {what}"}
             return web.json_response(why, status=HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            answer = _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the report is over {_BODY_BYTES} bytes; {_WHAT}")
+            answer = _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the report is over {_BODY_BYTES} bytes; {what}")
         else:
-            said = request.headers
-            assigned = said.get(contract.REQUEST_ID_HEADER, "")
-            answer = self._collector.take(said.get(outcomes.OF_HEADER, ""), assigned, body)
+            key, assigned = (request.headers.get(name, "") for name in (outcomes.OF_HEADER, contract.REQUEST_ID_HEADER))
+            answer = self._collector.judge(key, body) if is_feedback else self._collector.take(key, assigned, body)
         return web.json_response(dict(answer.body), status=answer.status)
 
 
 def _is_unit(unit: str, split: Split) -> bool:
     """Whether answers of ``split`` may name ``unit``: a hash only where clients keep their arms."""
     return bool(_DRAWN.fullmatch(unit) or (split.assignment is not None and _HASHED.fullmatch(unit)))
+
+
+def _problem(error: pydantic.ValidationError) -> str:
+    """What is wrong with a report, and where."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}"
 
 
 def _refused(status: HTTPStatus, why: str) -> Answer:

@@ -12,7 +12,7 @@ weights, revisions, variants and servers change without a reload.
     arms.map     ns:name:a  -> workload/revision/variant/protocol of unary gRPC
     names.map    hex of the field that holds a gRPC message's model name, its length included -> ns/name
     spent.map    ns:name:a:h1 -> 1 where no request is sent again, see ``budget``
-    counted.map  ns/name    -> 1 where requests are counted, see ``counting``
+    counted.map  ns/name    -> where requests are counted, see ``counting``
     mirror.map   ns:name:a  -> for whom its requests are copied, see ``mirroring``
     and those of ``assignment`` and ``outcomes``
 """
@@ -78,7 +78,7 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
     for key, places in table.models.items():
         of["names.map"] |= _message_name(key)
         if places.observe:
-            of[counting.MAP][key] = "1"
+            of[counting.MAP][key] = outcomes.NAMED if places.feedback else "1"
         of["routes.map"][key] = str(places.weight_of_a) if places.arms else "-1"
         if not places.arms or (places.message and not table.serves(key)):
             reason = places.message or f"nothing serves {key} yet"
@@ -176,7 +176,7 @@ def _text(table: Table, listen: Listen, servers_of: Mapping[str, Mapping[str, st
     lines += [f"  {rule}" for rule in (*_KEY, *(_METRICS_APART if listen.metrics_port else _METRICS))]
     rules = (*_NAME, *_packed_rules(table), *_ROUTE, *shadowing.rules(table), *assignment.split_rules(table))
     rules = (*rules, *outcomes.rules(table), *assignment.drawn_rules(table), *_REASON)
-    rules = (*rules, *assignment.model_rules(table), *_PLACED)
+    rules = (*rules, *assignment.model_rules(table), *_placed(table), *_LED)
     lines += [f"  {rule}" for rule in rules]
     if listen.metrics_port:
         lines += ["frontend metrics", f"  bind {_authority(listen.host, listen.metrics_port)}"]
@@ -345,21 +345,28 @@ _REASON = (
 )
 
 
-def _arm(which: str, counted: str = "") -> tuple[str, ...]:
+def _arm(table: Table, which: str, counted: str = "") -> tuple[str, ...]:
     """The arm at the place of requests that are ``which``, and whether they are ``counted``."""
     return (
         f"http-request set-var(txn.arm) var(txn.place),map(arms.map) if known {which}",
         *counting.request(f"known {which} {counted}"),
+        *outcomes.named(table),
         *mirroring.copied(f"known {which}"),
     )
 
 
-_PLACED = (
-    *_arm("!rare"),
-    "http-request allow if !rare",
-    *assignment.FORCED,
-    # Who asks for an arm is no random sample.
-    *_arm("rare", "!forced"),
+def _placed(table: Table) -> tuple[str, ...]:
+    """From a Model's place to the arm there."""
+    return (
+        *_arm(table, "!rare"),
+        "http-request allow if !rare",
+        *assignment.FORCED,
+        # Who asks for an arm is no random sample.
+        *_arm(table, "rare", "!forced"),
+    )
+
+
+_LED = (
     f"http-after-response set-header {contract.REVISION_HEADER} %[var(txn.arm),field(2,/)]"
     " if { var(txn.arm) -m found }",
     # A server that took another variant, for what its processor lacks, says so itself.

@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from operators.api.plan import CELLS, Counts
 
 MAP = "counted.map"
-"""ns/name -> 1 for each Model that is counted."""
+"""ns/name -> ``id`` for each Model that is counted and of whose answers users tell, 1 for each other one."""
 CELLS_MAP = "cells.map"
 """What no command changes: the edge of the cell of a time in µs."""
 TABLE = "catalog"

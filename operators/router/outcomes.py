@@ -1,4 +1,4 @@
-r"""Which unit an answer of an Endpoint belongs to, and where reports of what came of it go: the rules of HAProxy.
+r"""Which unit an answer belongs to, and where reports of what came of it go: the rules of HAProxy.
 
 Answers of an Endpoint with an experiment carry ``penstock-request-id: ARM.SHARE.EXPERIMENT.UNIT``: the arm, the share
 in 0.01 % that it had at that moment, and what is counted once. That is a number drawn for the request, or for a client
@@ -7,6 +7,10 @@ that keeps its arm a hash of what it always sends. ``/v2/models/NAME/reward`` go
 get. Both stand in headers that are written or removed here, so a client cannot say them, and the socket is open to
 HAProxy alone.
 
+Answers of a Model of which users tell carry ``WORKLOAD.UNIT``: which revision of which Model gave it, and a number
+drawn for the request. ``/v2/models/NAME/feedback`` goes the same way; an answer that came through an Endpoint may be
+reported by its name, too. There an experiment's id goes before, since an answer has one.
+
     outcomes.map  ns/name/i -> ARM.SHARE.EXPERIMENT of share i, where units are assigned
 """
 
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from operators.router import counting
 from operators.router.table import Table
 from serving import contract
 
@@ -23,7 +28,9 @@ SOCKET = "outcomes.sock"
 BACKEND = "outcomes"
 OF_HEADER = "penstock-outcome-of"
 """What the agent is told: NAMESPACE/NAME of whoever was asked."""
-REWARD = "reward"
+REWARD, FEEDBACK = "reward", "feedback"
+NAMED = "id"
+"""In ``counted.map``: of a Model whose answers name a unit."""
 _AT_ONCE = 16
 
 
@@ -50,17 +57,30 @@ def rules(table: Table) -> Iterator[str]:
         yield "acl assigned var(txn.assigned) -m found"
         yield f"http-request set-var-fmt(txn.id) %[var(txn.assigned)].%[var(txn.unit),xxh64(0)] if assigned {unit}"
         yield f"http-request set-var-fmt(txn.id) %[var(txn.assigned)].%[uuid()] if assigned !{unit}"
+    if _assigns(table) or _names(table):
         yield (
             f"http-after-response set-header {contract.REQUEST_ID_HEADER} %[var(txn.id)]"
             " if { var(txn.id) -m found } !{ var(txn.report) -m found }"
         )
     # The last part of a longer path, for a Model may have such a name.
-    is_report = f"{{ path_end /{REWARD} }} {{ path_beg /v2/models/ }} {{ path,field(5,/) -m str {REWARD} }}"
+    named = f"{{ path_end /{REWARD} /{FEEDBACK} }} {{ path,field(5,/) -m str {REWARD} {FEEDBACK} }}"
+    is_report = f"{named} {{ path_beg /v2/models/ }}"
     yield f"http-request set-var(txn.report) bool(true) if {is_report}"
     yield "acl report var(txn.report) -m found"
     # No Model is asked.
     yield "http-request unset-var(txn.route) if report"
     yield "http-request allow if report"
+
+
+def named(table: Table) -> Iterator[str]:
+    """Once it is known whether a request is counted for an arm: its answer's id, if it has none."""
+    if _names(table):
+        # An arm that is just being taken out has no name any more.
+        known = f"{{ var(txn.arm) -m found }} {{ var(txn.key),map({counting.MAP}) -m str {NAMED} }}"
+        yield (
+            "http-request set-var-fmt(txn.id) %[var(txn.arm),field(1,/)].%[uuid()]"
+            f" if counted {known} !{{ var(txn.id) -m found }}"
+        )
 
 
 WAY = f"use_backend {BACKEND} if report"
@@ -79,3 +99,7 @@ SECTION = (
 
 def _assigns(table: Table) -> bool:
     return any(split.outcomes is not None for split in table.endpoints.values())
+
+
+def _names(table: Table) -> bool:
+    return any(places.feedback for places in table.models.values())

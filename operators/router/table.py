@@ -38,6 +38,7 @@ class Places:
     mirror: Mirror | None = None
     assignment: Assignment | None = None
     max_concurrent: int | None = None
+    feedback: bool = False
 
     @property
     def placed(self) -> tuple[tuple[str, Arm], ...]:
@@ -60,6 +61,7 @@ class Places:
             self.mirror,
             self.assignment,
             self.max_concurrent,
+            self.feedback,
         )
 
     @property
@@ -142,4 +144,5 @@ def _placed(route: Route, before: Places) -> Places:
         mirror=route.mirror,
         assignment=route.assignment,
         max_concurrent=route.max_concurrent,
+        feedback=route.feedback,
     )

@@ -20,6 +20,7 @@ import pytest
 
 from operators.api import routes
 from operators.api.plan import RouteObserved
+from operators.router.collecting import BATCH
 from tests.apiserver.conftest import DIGEST_B, Cluster, Running, StartOperator, StartRouter, model
 from tests.rig import certificates, fault_proxy, ports
 from tests.rig.control_plane import write_kubeconfig
@@ -207,6 +208,28 @@ def test_a_model_that_is_to_be_judged_has_its_requests_counted_in_the_report(rou
     # A router that has nothing new to tell says at least that it is there.
     cluster.until("it is told again", lambda: told().read_s[source] > read_s)
     assert servers() == [{address: (7, 0)}]
+
+
+def test_what_users_say_of_a_models_answers_is_in_the_report(routed: Routed) -> None:
+    routed.ready(routed.router())
+    routed.apply(DIGEST_B, rollout={"steps": [{"weight": 10, "for": "1m"}], "analysis": {"feedback": {}}})
+    revision = routed.start_newest()
+    routed.complete()
+    cluster = routed.cluster
+    url = f"{routed.url}/{cluster.namespace}/digits/v2/models/digits"
+    for number in range(BATCH):
+        given = httpx.post(f"{url}/infer", timeout=60).headers["penstock-request-id"]
+        assert given.startswith(f"digits-{revision}-")
+        said = httpx.post(f"{url}/feedback", json={"id": given, "correct": number > 2}, timeout=60)
+        assert said.json() == {"counted": True}
+
+    def told() -> set[tuple[int, int]]:
+        report = cluster.get("configmap", routed.pod["metadata"]["name"])
+        seen = routes.reported(report, cluster.namespace, "digits")
+        assert seen is not None
+        return {(of.judged, of.wrong) for by_workload in seen.counts.values() for of in by_workload.values()}
+
+    cluster.until("it is told beside what HAProxy counts", lambda: told() == {(0, 0), (BATCH, 3)})
 
 
 def test_what_clients_report_reaches_the_endpoints_status_and_outlives_the_router(routed: Routed) -> None:

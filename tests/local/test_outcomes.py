@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import datetime
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,10 +20,11 @@ import pytest
 from operators.api.endpoint import Endpoint
 from operators.api.experiment import ExperimentStatus
 from operators.api.model import Model
-from operators.api.plan import FULL_WEIGHT, Arm, Observation, Route, Split
+from operators.api.plan import FULL_WEIGHT, Arm, Counts, Observation, Route, Split
 from operators.api.status import EndpointStatus
 from operators.planning import endpoints
 from operators.router.agent import Router
+from operators.router.collecting import BATCH
 from operators.router.configuration import Listen
 from operators.router.table import successor
 from serving.contract import REQUEST_ID_HEADER
@@ -244,6 +246,52 @@ async def test_who_counts_no_outcomes_says_so_by_the_name_that_was_asked_and_no_
         (404, "default/no is no Model and no Endpoint; `penstock get endpoints` lists what may be named"),
     ]
     assert read == (405, "POST", "GET /v2/models/reader/reward: a report is sent by POST")
+
+
+async def test_an_answer_of_a_model_with_feedback_names_its_revision_and_is_judged_once(
+    running: Router, listen: Listen, client: aiohttp.ClientSession
+) -> None:
+    async with backend("one") as one, backend("two") as two:
+        reader = Reader(running, listen, client, {"one": one, "two": two})
+        await reader.look()
+        table = running.table
+        places = {key: dataclasses.replace(of, observe=True, feedback=True) for key, of in table.models.items()}
+        await running.apply(dataclasses.replace(table, models=places))
+        models = reader.url.rpartition("/")[0]
+
+        async def judge(name: str, given: str, correct: object = True) -> tuple[int, dict[str, Any]]:
+            async with client.post(f"{models}/{name}/feedback", json={"id": given, "correct": correct}) as answer:
+                assert REQUEST_ID_HEADER not in answer.headers
+                return answer.status, await answer.json()
+
+        async def ask(name: str, **headers: str) -> str:
+            async with client.post(f"{models}/{name}/infer", headers=headers) as answer:
+                return answer.headers.get(REQUEST_ID_HEADER, "")
+
+        given = await ask("one")
+        assert given.startswith("one-1.")
+        assert await judge("one", given) == (200, {"counted": True})
+        assert (await judge("one", given))[1]["counted"] is False
+        assert (await judge("one", given.replace("one-1", "one-2")))[0] == 404
+        assert (await judge("one", "one-1.1"))[0] == 400
+        assert (await judge("two", given))[0] == 404
+        for _ in range(2 * BATCH):
+            through, given = await reader.ask()
+            assert given.startswith(f"{through}-1."), "an Endpoint's answers name the Model's revision"
+            assert await judge("reader", given, False) == (200, {"counted": True})
+        assert await ask("one", **{"penstock-revision": "1"}) == "", "who asks for a revision is no random sample"
+        judged = [seen(running, name) for name in ("one", "two")]
+    assert sum(of.judged for of in judged) >= BATCH
+    assert sum(of.wrong for of in judged) >= sum(of.judged for of in judged) - 1
+
+
+def seen(started: Router, name: str) -> Counts:
+    """What users said of Model ``name``."""
+    found = started.observe("default", name)
+    assert found is not None
+    assert found.counts.keys() == found.read_s.keys()
+    [told] = [of[f"{name}-1"] for of in found.counts.values() if of[f"{name}-1"].judged] or [Counts()]
+    return told
 
 
 async def test_a_model_may_be_called_as_reports_are(

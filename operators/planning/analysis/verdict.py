@@ -84,7 +84,7 @@ def log_e_for(evidence: Evidence, settings: Analysis) -> float:
 
 
 def _metrics(settings: Analysis) -> int:
-    return 1 + (settings.max_latency_increase is not None) + (settings.agreement is not None)
+    return 1 + sum(one is not None for one in (settings.max_latency_increase, settings.agreement, settings.feedback))
 
 
 def _worst(metric: MetricEvidence) -> int:
@@ -103,6 +103,13 @@ def told(evidence: Evidence, metric: MetricEvidence, settings: Analysis, edge: i
         compared, disagreed = tally.candidate
         allowed = 0.0 if settings.agreement is None else settings.agreement.max_disagreement
         return f"its answers differ on {disagreed:,} of {compared:,} mirrored requests, {100 * allowed:g} % are allowed"
+    if metric.name == "feedback":
+        if not tally.candidate[0]:
+            return "nobody has given feedback on it"
+        n, wrong = tally.stable
+        stable = f"{_percent(wrong, n)} of {n:,}" if n else "none is known"
+        n, wrong = tally.candidate
+        return f"{_percent(wrong, n)} of {n:,} answers with feedback were wrong, of the stable revision {stable}"
     what = "failed" if metric.name == "errors" else f"took over {evidence.edges[edge].above_us / 1000:g} ms"
     shares = [f"{_percent(bad, n)} of {n:,} requests" for n, bad in (tally.candidate, tally.stable)]
     return f"{shares[0]} {what}, of the stable revision {shares[1]}"
@@ -112,8 +119,7 @@ def detection_s(evidence: Evidence, settings: Analysis, weight: float, error_rat
     """The median time in seconds until errors of ``error_rate`` (None: the stable's with the increase that is not
     tolerated) are found at the candidate's share ``weight``, both in [0, 1]; None while the traffic is not known.
     """
-    answered, failed = evidence.base
-    stable = (failed + 0.5) / (answered + 1)
+    stable = weighing.expected(evidence.base)
     candidate = stable + settings.max_error_rate_increase if error_rate is None else error_rate
     return _detection_s(evidence, settings, weight, [(stable, min(candidate, 1.0))])
 
@@ -132,6 +138,19 @@ def agreement_detection_s(evidence: Evidence, settings: Analysis, weight: float)
     rate = evidence.answered / evidence.observed_s * (1 - weight) * limit.percent / 100
     found = min(TWICE * limit.max_disagreement, 1.0)
     gains = [rate * agreement.log_e(1, found, limit.max_disagreement, odds) for odds in weighing.WORSE]
+    return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
+
+
+def feedback_detection_s(evidence: Evidence, settings: Analysis, weight: float) -> float | None:
+    """The same for a candidate of which users find more answers wrong, by what is not tolerated; None until they have
+    told of some.
+    """
+    found = next((metric.tallies[0] for metric in evidence.metrics if metric.name == "feedback"), None)
+    if settings.feedback is None or found is None or not found.stable[0] or not evidence.observed_s:
+        return None
+    rate, stable = (found.stable[0] + found.candidate[0]) / evidence.observed_s, weighing.expected(found.stable)
+    candidate = min(stable + settings.feedback.max_increase, 1.0)
+    gains = [rate * detection.gain(weight, stable, candidate, odds) for odds in weighing.WORSE]
     return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
 
 

@@ -7,7 +7,8 @@ Every metric has e-processes against two hypotheses:
 - "worse by what is not tolerated": for errors ``margin.log_e``; for latency ``odds.log_e`` for each of ``BETTER``,
   where the candidate is held against a later edge than the stable.
 
-Agreement is held against a share that is allowed (``agreement``), from both sides and by itself.
+Agreement is held against a share that is allowed (``agreement``), from both sides and by itself. What users say of
+answers is weighed as errors are, but without the design effect: pods that stall make no answer wrong.
 
 Edges are chosen from all that the stable's sources have counted before, so never from requests that they judge.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from operators.api.evidence import Evidence, Level, MetricEvidence, Tally
 from operators.api.model import Analysis
@@ -29,6 +31,12 @@ BETTER = (1 / 1.5, 1 / 2, 1 / 3, 1 / 10)
 """Odds ratios for the evidence against "slower than allowed"."""
 WINDOW_S = 5.0
 """Looks that are nearer to each other than this are one."""
+
+_FROM_THE_BEGINNING: tuple[tuple[Literal["agreement", "feedback"], int], ...] = (
+    ("agreement", len(BETTER)),
+    ("feedback", 1),
+)
+"""Metrics that need nothing to be known before, and how many e-values each has for "worse than allowed"."""
 
 Servers = Mapping[str, tuple[int, ...]]
 """Counters of the stable's servers by name, as ``Evidence.server_marks`` has them."""
@@ -96,6 +104,8 @@ def _margin(name: str, settings: Analysis) -> tuple[float, ...]:
     limit, compared = settings.max_latency_increase, settings.agreement
     if name == "errors":
         return (settings.max_error_rate_increase,)
+    if name == "feedback":
+        return () if settings.feedback is None else (settings.feedback.max_increase,)
     if name == "latency":
         return () if limit is None else (limit.percentile, limit.ratio)
     return () if compared is None else (compared.max_disagreement, compared.tolerance or 0.0, compared.top or 0)
@@ -104,16 +114,17 @@ def _margin(name: str, settings: Analysis) -> tuple[float, ...]:
 def _renewed(evidence: Evidence, route: RouteObserved | None, settings: Analysis) -> Evidence:
     """``evidence`` without what was weighed under another margin than that of ``settings``.
 
-    Of errors "no worse than the stable one" does not depend on it, and stays. Edges of latency follow from it, and
-    agreement is held against it from both sides: these begin anew. The same object where no margin is another.
+    Of errors and feedback "no worse than the stable one" does not depend on it, and stays. Edges of latency follow from
+    it, and agreement is held against it from both sides: these begin anew. The same object where no margin is another.
     """
-    kept = tuple(metric for metric in evidence.metrics if metric.margin == _margin(metric.name, settings))
-    if len(kept) == len(evidence.metrics):
+    found = [(metric, _margin(metric.name, settings)) for metric in evidence.metrics]
+    if all(metric.margin == asked for metric, asked in found):
         return evidence
-    if all(metric.name != "errors" for metric in kept):
-        (errors,) = (metric for metric in evidence.metrics if metric.name == "errors")
-        update = {"against_bad": (0.0,), "margin": _margin("errors", settings)}
-        kept = (errors.model_copy(update=update), *kept)
+    kept = tuple(
+        metric if metric.margin == asked else metric.model_copy(update={"against_bad": (0.0,), "margin": asked})
+        for metric, asked in found
+        if metric.margin == asked or (asked and metric.name in ("errors", "feedback"))
+    )
     if evidence.edges and all(metric.name != "latency" for metric in kept):
         return _fresh(evidence.model_copy(update={"metrics": kept, "edges": ()}), route)
     return _unpaired(evidence.model_copy(update={"metrics": kept}))
@@ -149,7 +160,7 @@ def _marked(
         update = {"edges": chosen, "metrics": (*evidence.metrics, latency)}
         evidence = _fresh(evidence.model_copy(update=update), route)
         servers = None
-    evidence = _with_agreement(evidence, settings)
+    evidence = _with_asked(evidence, settings)
     servers = _servers(evidence, route) if servers is None else servers
     return evidence.model_copy(
         update={
@@ -162,16 +173,15 @@ def _marked(
     )
 
 
-def _with_agreement(evidence: Evidence, settings: Analysis) -> Evidence:
-    """``evidence`` that compares answers where that is asked for by now, and nowhere else."""
-    others = tuple(metric for metric in evidence.metrics if metric.name != "agreement")
-    if (settings.agreement is not None) == (len(others) < len(evidence.metrics)):
-        return evidence
-    good, bad = (0.0,) * len(WORSE), (0.0,) * len(BETTER)
-    asked = _margin("agreement", settings)
-    compared = MetricEvidence(name="agreement", against_good=good, against_bad=bad, margin=asked)
-    new = () if settings.agreement is None else (compared,)
-    return evidence.model_copy(update={"metrics": (*others, *new)})
+def _with_asked(evidence: Evidence, settings: Analysis) -> Evidence:
+    """``evidence`` that compares answers, and counts what users say of them, where that is asked for by now."""
+    known = {metric.name for metric in evidence.metrics}
+    new = [
+        MetricEvidence(name=name, against_good=(0.0,) * len(WORSE), against_bad=(0.0,) * many, margin=asked)
+        for name, many in _FROM_THE_BEGINNING
+        if (asked := _margin(name, settings)) and name not in known
+    ]
+    return evidence.model_copy(update={"metrics": (*evidence.metrics, *new)}) if new else evidence
 
 
 def _compared(metric: MetricEvidence, found: Sequence[Window], allowed: float) -> MetricEvidence:
@@ -198,13 +208,16 @@ def _weighed(
     if metric.name == "agreement":
         return metric if settings.agreement is None else _compared(metric, found, settings.agreement.max_disagreement)
     good, bad = list(metric.against_good), list(metric.against_bad)
-    tallies, divisor = metric.tallies, dispersion.divisor(effect)
+    tallies = metric.tallies
+    if metric.name == "feedback":
+        effect = 1.0
     for window in found:
-        tables = (window.errors,) if metric.name == "errors" else window.slower
+        tables = {"errors": (window.errors,), "feedback": (window.judged,)}.get(metric.name, window.slower)
         for place, table in enumerate(tables):
             _add(good, place * len(WORSE), table, WORSE, effect)
-        if metric.name == "errors":
-            bad[0] += margin.log_e(window.errors, settings.max_error_rate_increase, _expected(evidence)) / divisor
+        if metric.name != "latency":
+            stable = evidence.base if metric.name == "errors" else metric.tallies[0].stable
+            bad[0] += margin.log_e(tables[0], metric.margin[0], expected(stable)) / dispersion.divisor(effect)
         else:
             _add(bad, 0, window.too_slow[0], BETTER, effect)
         tallies = tuple(_tallied(*pair) for pair in zip(tallies, tables, strict=True))
@@ -222,10 +235,10 @@ def _add(logs: list[float], start: int, table: Table, alternatives: Sequence[flo
         logs[place] += odds.log_e(table, ratio) / dispersion.divisor(effect, ratio)
 
 
-def _expected(evidence: Evidence) -> float:
-    """The chance of a failure that a good candidate is expected to have: the stable's so far."""
-    answered, failed = evidence.base
-    return (failed + 0.5) / (answered + 1)
+def expected(stable: tuple[int, int]) -> float:
+    """The chance of a bad answer that a good candidate is expected to have: the stable's so far."""
+    answered, bad = stable
+    return (bad + 0.5) / (answered + 1)
 
 
 def _tallied(tally: Tally, table: Table) -> Tally:

@@ -36,6 +36,8 @@ class Window:
     """By edge: the stable's slower than the edge, the candidate's slower than the edge with the allowed ratio."""
     compared: tuple[int, int] = (0, 0)
     """Mirrored requests on which the candidate agreed and disagreed."""
+    judged: Table = Table(0, 0, 0, 0)
+    """Answers that users told of; bad ones were wrong."""
 
 
 def total(route: RouteObserved | None, workload: str) -> Counts:
@@ -81,10 +83,15 @@ def marks(route: RouteObserved | None, stable: str, candidate: str, edges: Seque
             stable=_counters(told[stable], above),
             candidate=_counters(told[candidate], [*above, *allowed]) if candidate in told else (),
             compared=(told[candidate].agreed, told[candidate].disagreed) if candidate in told else (),
+            judged=(*_judged(told[stable]), *_judged(told[candidate])) if candidate in told else (),
         )
         for source, told in sorted(counts.items())
         if stable in told
     )
+
+
+def _judged(counts: Counts) -> tuple[int, int]:
+    return counts.judged, counts.wrong
 
 
 def _counters(counts: Counts, edges: Sequence[int]) -> tuple[int, ...]:
@@ -108,8 +115,11 @@ def between(before: Sequence[Mark], after: Sequence[Mark]) -> tuple[Window, ...]
         nothing = (0,) * (2 * len(mark.stable) - 3)
         candidate = nothing if unknown else grown(start.candidate, mark.candidate)
         agreed, disagreed = grown(start.compared, mark.compared) or (0, 0)
+        told, wrong, of_candidate, wrong_of_candidate = grown(start.judged, mark.judged) or (0, 0, 0, 0)
         if stable is not None and candidate is not None:
-            found.append(dataclasses.replace(_window(stable, candidate), compared=(agreed, disagreed)))
+            window = _window(stable, candidate)
+            judged = Table(of_candidate, wrong_of_candidate, told, wrong)
+            found.append(dataclasses.replace(window, compared=(agreed, disagreed), judged=judged))
     return tuple(found)
 
 

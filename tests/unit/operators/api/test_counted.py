@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,18 @@ def test_what_is_told_is_read_as_it_was(of: dict[str, tuple[int, dict[int, int]]
     found = counts(of, unanswered)
     said = json.loads(json.dumps(told(observed(found))))
     assert read(said, "router-1") == ({"router-1/8@170": {"digits-r1": found}}, {"router-1/8@170": 12.5})
+
+
+@pytest.mark.parametrize(
+    "found", [Counts(agreed=3, disagreed=1), Counts(judged=12, wrong=5), Counts(9, 2, {1100: 7}, judged=1, agreed=2)]
+)
+def test_what_came_of_copies_and_what_users_said_is_read_as_it_was_told(found: Counts) -> None:
+    said = json.loads(json.dumps(told(observed(found))))
+    assert read(said, "router-1")[0] == {"router-1/8@170": {"digits-r1": found}}
+
+
+def test_more_wrong_answers_than_users_told_of_are_no_report() -> None:
+    assert read({"8@170": [12.5, {"digits-r1": [0, 0, [], {}, [0, 0, 1, 2]]}]}, "router-1") == ({}, {})
 
 
 def test_cells_are_told_one_after_the_other_with_how_many_empty_ones_are_between() -> None:

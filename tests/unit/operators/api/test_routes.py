@@ -27,6 +27,7 @@ NEW, OLD = Arm("digits-new-a", "new", "a", 9_000), Arm("digits-old-a", "old", "a
         Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, '{"output": {"labels": true}, "tolerance": 0.01}')),
         Route("ns", "digits", (NEW, OLD), mirror=Mirror("new", 100, DETECTIONS)),
         Route("ns", "digits", (NEW, OLD), max_concurrent=8),
+        Route("ns", "digits", (NEW, OLD), observe=True, feedback=True),
         Route("ns", "digits", (NEW, OLD), assignment=Assignment(header="X-Tenant", cookie="session_id")),
         Split("ns", "reader", (("digits", 9_000), ("wide", 1_000)), Assignment(header="X-User")),
         Split("ns", "reader", (("digits", 10_000),), None, {"control": "digits", "new": "wide"}),

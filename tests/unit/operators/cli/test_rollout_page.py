@@ -23,6 +23,7 @@ def point(minutes: int, asked: int, observed: int, against: float = 1.0, in_favo
 def reported(**said: Any) -> dict[str, Any]:
     slow = Tally(stable=(10_210, 102), candidate=(1164, 12)), Tally(stable=(10_210, 3), candidate=(1164, 0))
     errors = Tally(stable=(10_220, 10), candidate=(1200, 36))
+    users = Tally(stable=(2000, 24), candidate=(100, 4))
     evidence = Evidence(
         stable="digits-1a2b3c4d-fp32",
         candidate="digits-5e6f7a8b-fp32",
@@ -31,6 +32,7 @@ def reported(**said: Any) -> dict[str, Any]:
         edges=tuple(Edge(above_us=at, allowed_us=at * 2, share=0.01, share_if_slower=0.1) for at in (10_000, 2200)),
         metrics=(
             MetricEvidence(name="errors", against_good=(0.0,), against_bad=(0.0,), tallies=(errors,)),
+            MetricEvidence(name="feedback", against_good=(0.0,), against_bad=(0.0,), tallies=(users,)),
             MetricEvidence(name="latency", against_good=(0.0,), against_bad=(0.0,), tallies=slow),
         ),
     ).to_dict()
@@ -89,6 +91,7 @@ def test_a_rollout_that_goes_on_says_so_and_how_it_stands() -> None:
     )
     assert "✓ 5 % for 2m ▶ 25 % for 5m 50 % 100 %" in said
     assert "requests that new revision stable revision failed 3 % 36 of 1,200 0.0978 % 10 of 10,220" in said
+    assert "were answered wrongly, of those with feedback 4 % 4 of 100 1.2 % 24 of 2,000" in said
     assert "took over 10 ms 1.03 % 12 of 1,164 0.999 % 102 of 10,210" in said
     assert "took over 2.2 ms 0 % 0 of 1,164 0.0294 % 3 of 10,210" in said
     assert "rolled back from 100 good enough from 20" in said

@@ -499,8 +499,18 @@ class Traffic:
         self.clock_s = 0.0
         self.mirror: Mirror | None = None
 
-    def flow(self, seconds: float, failing: float = 0.0, rate: int = 200, differing: float = 0.0) -> None:
-        """Requests by the weights that were asked, which the router does at once; every tick is 5 s."""
+    def flow(
+        self,
+        seconds: float,
+        failing: float = 0.0,
+        rate: int = 200,
+        differing: float = 0.0,
+        judged: float = 0.0,
+        wrong: tuple[float, float] = (0.02, 0.02),
+    ) -> None:
+        """Requests by the weights that were asked, which the router does at once; every tick is 5 s. Of a share
+        ``judged`` users say that they were ``wrong``, of the stable revision and of the candidate.
+        """
         world = self.world
         for _ in range(int(seconds / 5)):
             world.now += datetime.timedelta(seconds=5)
@@ -512,11 +522,15 @@ class Traffic:
                 mirrored = 5 * rate * self.mirror.weight // FULL_WEIGHT if self.mirror else 0
                 compared = mirrored if self.mirror and arm.revision == self.mirror.revision else 0
                 differs = round(compared * differing)
+                said = round(answered * judged)
+                bad = round(said * wrong[arm.workload == workload(world, "b")])
                 self.counted[arm.workload] = Counts(
                     before.answered + answered,
                     before.failed + failed,
                     agreed=before.agreed + compared - differs,
                     disagreed=before.disagreed + differs,
+                    judged=before.judged + said,
+                    wrong=before.wrong + bad,
                 )
             counts = {"router": dict(self.counted)}
             world.route = RouteObserved(world.asked, counts=counts, read_s={"router": self.clock_s})
@@ -697,3 +711,53 @@ def test_where_nobody_compares_answers_none_are_waited_for_and_that_is_said() ->
     assert isinstance(decided.status, ModelStatus)
     accepted = next(c for c in decided.status.conditions if c.type == "Accepted")
     assert accepted.message.endswith("does not act on: spec.rollout.analysis.agreement")
+
+
+FEEDBACK = {"maxIncrease": 0.05}
+
+
+def test_a_revision_of_which_users_say_that_more_answers_are_wrong_is_rolled_back_with_the_numbers() -> None:
+    world, traffic = analysed(feedback=FEEDBACK)
+    traffic.flow(120, judged=0.2, wrong=(0.02, 0.4))
+    assert world.states() == [("b", "RolledBack"), ("a", "Serving")]
+    assert shares(world) == {"a": FULL_WEIGHT}
+    said = of(world).message
+    assert "with 5 % of the traffic: worse than the stable revision: 40 % of " in said
+    assert " answers with feedback were wrong, of the stable revision 2.11 % of " in said
+
+
+def test_a_revision_of_which_users_say_the_same_is_promoted_with_the_numbers() -> None:
+    world, traffic = analysed(feedback=FEEDBACK)
+    traffic.flow(130, judged=1.0)
+    assert of(world).step == 1
+    assert "wrong answers by feedback where the stable revision has 2 %, in about" in of(world).detection
+    for _ in range(3):
+        ready(world, "b")
+        traffic.flow(310, judged=1.0)
+    assert world.states()[0] == ("b", "Serving")
+    assert " answers with feedback were wrong, of the stable revision 2 % of " in of(world).message
+
+
+def test_without_feedback_nothing_is_promoted_by_it() -> None:
+    world, traffic = analysed(feedback=FEEDBACK)
+    for _ in range(4):
+        ready(world, "b")
+        traffic.flow(310)
+    assert (of(world).step, world.states()[0]) == (1, ("b", "Candidate"))
+    assert "nobody has given feedback on it (against the candidate" in of(world).verdict
+    assert of(world).feedback_detection_s is None
+    traffic.flow(1800)
+    assert world.states()[0] == ("b", "RolledBack")
+    assert "inconclusive after 30m, so onInconclusive: rollBack holds" in of(world).message
+
+
+def test_a_route_asks_for_ids_where_feedback_is_asked_for_and_behind_a_gateway_that_is_said() -> None:
+    world = World(stepped("a", analysis=ANALYSIS | {"feedback": {}}))
+    decided = world.tick()
+    assert isinstance(decided.route, Route)
+    assert (decided.route.observe, decided.route.feedback) == (True, True)
+    seen = dataclasses.replace(world.observation(), gateway="Gateway infra/web")
+    status = plan.model(world.model, RUNTIMES, seen, world.now).status
+    assert isinstance(status, ModelStatus)
+    accepted = next(c for c in status.conditions if c.type == "Accepted")
+    assert accepted.message.endswith("does not act on: spec.rollout.analysis.feedback")

@@ -10,7 +10,7 @@ import pytest
 
 from operators.api.endpoint import Assignment
 from operators.api.outcomes import Tally, Told
-from operators.api.plan import Outcomes, Split
+from operators.api.plan import Arm, Counts, Outcomes, Split
 from operators.router import collecting
 from operators.router.collecting import Collector
 from operators.router.table import Places, Table
@@ -21,6 +21,20 @@ KEY, MODEL = "default/reader", "default/a"
 def split(experiment: str = "1a", metric: str = "clicks", assignment: Assignment | None = None) -> Split:
     shares, taken = (("a", 7_500), ("b", 2_500)), Outcomes(experiment, metric, ("control", "new"))
     return Split("default", "reader", shares, assignment, {}, taken)
+
+
+STABLE, NEW = Arm("a-r1-fp32", "r1", "fp32", 9_000), Arm("a-r2-fp32", "r2", "fp32", 1_000)
+
+
+def judging(a: Arm, b: Arm | None = None, feedback: bool = True) -> Collector:
+    """Of Model ``a``, which is an arm of the Endpoint, too."""
+    table = Table({MODEL: Places(a, b, feedback=feedback)}, {KEY: Split("default", "reader", (("a", 10_000),))})
+    return Collector(lambda: table, "source")
+
+
+def judge(to: Collector, given: str, correct: object = True, key: str = MODEL) -> tuple[int, str | bool]:
+    answer = to.judge(key, json.dumps({"id": given, "correct": correct}).encode())
+    return answer.status, answer.body.get("error") or answer.body["counted"]
 
 
 def collector(*given: Split) -> tuple[Collector, dict[str, Split]]:
@@ -143,3 +157,59 @@ def test_what_counts_no_outcomes_is_named_with_the_next_step() -> None:
         ),
         (404, "default/none is no Model and no Endpoint; `penstock get endpoints` lists what may be named"),
     ]
+
+
+def test_feedback_is_told_by_workload_once_enough_is_there_of_each_that_has_traffic() -> None:
+    to = judging(STABLE, NEW)
+    assert to.judged(MODEL) == {"a-r1-fp32": Counts(), "a-r2-fp32": Counts()}
+    for number in range(collecting.BATCH + 5):
+        assert judge(to, f"a-r1-fp32.{unit(number)}", number > 1) == (200, True)
+    assert to.judged(MODEL) == {"a-r1-fp32": Counts(), "a-r2-fp32": Counts()}, "nothing to compare it with"
+    assert judge(to, f"a-r2-fp32.{unit(99)}", False, KEY) == (200, True)
+    assert to.judged(MODEL) == {
+        "a-r1-fp32": Counts(judged=collecting.BATCH + 5, wrong=2),
+        "a-r2-fp32": Counts(judged=1, wrong=1),
+    }
+
+
+def test_an_answer_is_judged_once() -> None:
+    to = judging(STABLE)
+    said = [judge(to, f"a-r1-fp32.{unit(number // 2)}") for number in range(2 * collecting.BATCH)]
+    assert said == [(200, True), (200, False)] * collecting.BATCH
+    assert to.judged(MODEL) == {"a-r1-fp32": Counts(judged=collecting.BATCH)}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "why"),
+    [
+        (b"", 400, "the body: Invalid JSON"),
+        (b'{"correct": true}', 400, "id: Field required"),
+        (b'{"id": "ID"}', 400, "correct: Field required"),
+        (b'{"id": "ID", "correct": 1}', 400, "correct: Input should be a valid boolean"),
+        (b'{"id": "ID", "correct": "true"}', 400, "correct: Input should be a valid boolean"),
+        (b'{"id": "ID", "correct": true, "value": 1}', 400, "value: Extra inputs are not permitted"),
+        (b'{"id": "a-r1-fp32", "correct": true}', 400, "id: 'a-r1-fp32' is no penstock-request-id of default/a;"),
+        (b'{"id": "a-r1-fp32.1", "correct": true}', 400, "id: 'a-r1-fp32.1' is no penstock-request-id of default/a;"),
+        (b'{"id": "control.5000.ID", "correct": true}', 400, "id: 'control.5000.a-r1-fp32.0"),
+        (
+            b'{"id": "x-ID", "correct": true}',
+            404,
+            "id: no revision of default/a that answers now is x-a-r1-fp32; these are: a-r1-fp32; what has gone",
+        ),
+    ],
+)
+def test_what_is_no_feedback_is_refused_and_counted_nowhere(body: bytes, status: int, why: str) -> None:
+    to = judging(STABLE)
+    answer = to.judge(MODEL, body.replace(b"ID", f"a-r1-fp32.{unit(1)}".encode()))
+    assert (answer.status, str(answer.body["error"])[: len(why)]) == (status, why)
+    assert to.judged(MODEL) == {"a-r1-fp32": Counts()}
+
+
+def test_what_takes_no_feedback_is_named_with_the_next_step() -> None:
+    to = judging(STABLE, feedback=False)
+    assert [judge(to, f"a-r1-fp32.{unit(1)}", key=key) for key in (MODEL, KEY, "default/none")] == [
+        (404, "model default/a takes no feedback: set spec.rollout.analysis.feedback"),
+        (404, "endpoint default/reader takes no feedback: set spec.rollout.analysis.feedback of one of its Models"),
+        (404, "default/none is no Model and no Endpoint; `penstock get models` lists what may be named"),
+    ]
+    assert to.judged(MODEL) == {}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from operators.api.plan import Arm, Outcomes, Route, Split
 from operators.router import outcomes
-from operators.router.configuration import Listen, structure
+from operators.router.configuration import Listen, maps, structure
 from operators.router.table import Table, successor
 
 LISTEN = Listen("127.0.0.1", 8080, 9000)
@@ -29,3 +29,14 @@ def test_endpoints_without_experiment_have_no_rules_for_ids_and_another_experime
     )
     assert not [rule for rule in outcomes.share_rules(none, "split")]
     assert structure(none, LISTEN) != structure(first, LISTEN) == structure(second, LISTEN)
+
+
+def test_answers_of_a_model_name_an_id_only_where_users_are_asked_and_others_have_no_rule_for_it() -> None:
+    def asked(**said: bool) -> Table:
+        arms = (Arm("m-1", "1", "a", 10_000),)
+        return successor(Table(), [Route("default", "m", arms, observe=True, **said)], {}, None)  # type: ignore[arg-type]
+
+    assert [*outcomes.named(asked())] == []
+    assert len([*outcomes.named(asked(feedback=True))]) == 1
+    found = [maps(one)["counted.map"] for one in (asked(), asked(feedback=True))]
+    assert found == [{"default/m": "1"}, {"default/m": "id"}]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.api.evidence import Evidence
-from operators.api.model import Analysis, MaxLatencyIncrease
+from operators.api.model import Analysis, Feedback, MaxLatencyIncrease
 from operators.api.plan import Arm, Counts, RouteObserved
-from operators.planning.analysis import odds, verdict, weighing
+from operators.planning.analysis import margin, odds, verdict, weighing
 from operators.planning.analysis.windows import Table
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -193,3 +193,41 @@ def test_a_reset_loses_its_own_window_and_nothing_else(
             assert (logs(evidence), evidence.base) == (logs(before), before.base)
         else:
             assert evidence.base == (before.base[0] + well + bad, before.base[1] + bad)
+
+
+FEEDBACK = Analysis(feedback=Feedback(max_increase=0.05))
+NOBODY = Counts()
+
+
+def told(stable: Counts, candidate: Counts) -> RouteObserved:
+    """One process has counted nothing, the other one what users said."""
+    arms = Arm("a", "a", "v", 9000), Arm("b", "b", "v", 1000)
+    counts = {"haproxy": {"a": NOBODY, "b": NOBODY}, "agent": {"a": stable, "b": candidate}}
+    return RouteObserved(arms, counts=counts)
+
+
+def test_what_users_say_is_weighed_by_the_same_test_and_by_nothing_else() -> None:
+    begun = weighing.begin(told(NOBODY, NOBODY), "a", "b", FEEDBACK, NOW)
+    found = after(begun, told(Counts(judged=90, wrong=1), Counts(judged=10, wrong=4)), 10, FEEDBACK)
+    errors, feedback = found.metrics
+    expected = [odds.log_e(Table(10, 4, 90, 1), ratio) for ratio in weighing.WORSE]
+    assert feedback.against_good == pytest.approx(expected, abs=1e-5)
+    assert feedback.against_bad == pytest.approx([margin.log_e(Table(10, 4, 90, 1), 0.05, 0.5)], abs=1e-5)
+    assert (feedback.tallies[0].stable, feedback.tallies[0].candidate) == ((90, 1), (10, 4))
+    assert errors == begun.metrics[0]
+
+
+def test_without_feedback_nothing_is_shown_about_it() -> None:
+    begun = weighing.begin(seen(STABLE, CANDIDATE), "a", "b", FEEDBACK, NOW)
+    found = after(begun, seen(grown(STABLE, 900, 0), grown(CANDIDATE, 1000, 0)), 10, FEEDBACK)
+    assert found.metrics[1] == begun.metrics[1]
+    assert verdict.log_e_for(found, FEEDBACK) == 0.0
+
+
+def test_another_margin_of_feedback_keeps_what_speaks_for_a_rollback_and_none_at_all_drops_it() -> None:
+    begun = weighing.begin(told(NOBODY, NOBODY), "a", "b", FEEDBACK, NOW)
+    found = after(begun, told(Counts(judged=90, wrong=1), Counts(judged=10, wrong=4)), 10, FEEDBACK)
+    other = after(found, None, 10, Analysis(feedback=Feedback(max_increase=0.1)))
+    before, now = found.metrics[1], other.metrics[1]
+    assert (now.against_good, now.against_bad, now.margin) == (before.against_good, (0.0,), (0.1,))
+    assert [metric.name for metric in after(found, None, 10, ERRORS).metrics] == ["errors"]

@@ -92,3 +92,12 @@ def test_one_server_or_none_is_all_there_is() -> None:
     for servers in ({}, {"one": (100, 1)}):
         counts = dataclasses.replace(STABLE, servers=servers)
         assert windows.by_server(told(r={"a": counts}), "a", EDGES, 12) == {"": (100, 1, 99, 9)}
+
+
+def test_what_users_said_is_a_window_of_its_own_source_and_nothing_where_the_candidate_is_not_known() -> None:
+    before = told(users={"a": Counts(judged=90, wrong=2), "b": Counts()})
+    after = told(users={"a": Counts(judged=99, wrong=3), "b": Counts(judged=4, wrong=1)})
+    (window,) = between(before, after)
+    assert (window.judged, window.errors) == (Table(4, 1, 9, 1), Table(0, 0, 0, 0))
+    unknown = told(users={"a": Counts(judged=90, wrong=2)})
+    assert [window.judged for window in between(unknown, after)] == [Table(0, 0, 0, 0)]
