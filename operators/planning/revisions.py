@@ -219,7 +219,7 @@ def _roll(
     mirrored = wanted.name if decision.mirrors else ""
     done = _finish(model, serving, revisions, seen, at, reason, decision.status, mirrored)
     look_again_s = min(filter(None, (done.look_again_s, look_again_s)), default=None)
-    events = (_event(model, decision.status, word, reason),) if word else ()
+    events = (_event(model, decision.status, word, reason, "" if goes_on else _after(model, last)),) if word else ()
     mirror = _mirror(settings, wanted) if decision.mirrors else None
     return dataclasses.replace(done, look_again_s=look_again_s, events=events, mirror=mirror)
 
@@ -241,9 +241,17 @@ def _gone(serving: RevisionStatus, seen: Observation) -> str:
     return f"; the artifact of revision {serving.name} is away, so it serves from the replicas it has: {found.message}"
 
 
-def _event(model: Model, status: RolloutStatus, word: str, note: str) -> Event:
-    """What is decided about a rollout, named by what it is about, so that deciding it again is the same."""
-    name = f"{model.metadata.name}.{status.revision}.{status.began}.{status.step}.{word}"
+def _after(model: Model, last: RolloutStatus | None) -> str:
+    """By what a rollout that begins is told from others: its own time is another one where it is decided again."""
+    return last.began if last is not None else model.metadata.creation_timestamp or "first"
+
+
+def _event(model: Model, status: RolloutStatus, word: str, note: str, after: str) -> Event:
+    """What is decided about a rollout, named by what it is about, so that deciding it again is the same.
+
+    ``after`` is what came before one that begins with this.
+    """
+    name = f"{model.metadata.name}.{status.revision}.{after or status.began}.{status.step}.{word}"
     return Event(name, "Rollout", word, note, is_warning=word == "RolledBack")
 
 

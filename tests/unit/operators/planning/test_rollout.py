@@ -481,10 +481,29 @@ def test_each_decision_is_told_once_by_a_name_that_says_which() -> None:
         told += world.tick().events
     rollout = f"digits.{name}.2026-01-01T00:00:00Z"
     assert [(event.name, event.is_warning) for event in told] == [
-        (f"{rollout}.0.RolloutBegun", False),
+        (f"digits.{name}.first.0.RolloutBegun", False),
         (f"{rollout}.1.RolloutStep", False),
         (f"{rollout}.1.RolledBack", True),
     ]
+
+
+def test_a_beginning_that_could_not_be_stored_is_told_under_the_same_name_when_it_is_decided_again() -> None:
+    world = World(stepped("a"))
+    world.settle()
+    names_ = []
+    for _ in range(2):
+        world.edit(stepped("b"))
+        before = world.model
+        for _ in range(2):
+            world.model, world.now = before, world.now + datetime.timedelta(seconds=3)
+            names_ += [event.name for event in world.tick().events]
+        command(world, abort=revision(world, "b").name)
+        world.edit(stepped("a"))
+        world.settle()
+        command(world, retry=f"{of(world).revision}@{of(world).began}")
+    first, again, other, other_again = names_
+    assert (first, other) == (again, other_again)
+    assert first != other
 
 
 ANALYSIS = {"alpha": 0.01, "maxErrorRateIncrease": 0.05, "deadline": "30m"}
