@@ -240,7 +240,8 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
 
             live = [health.works(controller), *(health.sees(each, clock) for each in caches)]
             ready = [health.synced(each) for each in caches]
-            async with health.serving(settings.health_host, settings.health_port, live, ready) as port:
+            metrics = webhook.metrics if webhook else str
+            async with health.serving(settings.health_host, settings.health_port, live, ready, metrics) as port:
                 log.info("identity=%s health=http://%s:%d/healthz", identity, settings.health_host, port)
                 try:
                     await lease.run(work)

@@ -120,9 +120,9 @@ class _Up:
             shown = view.choose(where, view.command(sys.argv[0], options.folder, os.environ), _now)
             stack.callback(shown.close, "ending: model servers finish what they began; what was applied is kept")
             stack.callback(datadir.withdraw, options.folder)
-            webhook = (
-                Webhook(options.webhook, Backoff(*WEBHOOK_RETRY, random.Random()), _now) if options.webhook else None
-            )
+            webhook = None
+            if options.webhook:
+                webhook = Webhook(options.webhook, Backoff(*WEBHOOK_RETRY, random.Random()), _now, shown.event)
             await stack.enter_async_context(telling(webhook))
             engines = runtimes.builtin(image="", python=sys.executable)
             reconciler = Reconciler(self._store, actuator, _now, engines, webhook.tell if webhook else None)

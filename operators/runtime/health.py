@@ -1,4 +1,4 @@
-"""Whether the operator sees and works, over HTTP: /healthz for restarting it, /readyz for counting on it.
+"""Whether the operator sees and works, over HTTP: /healthz for restarting it, /readyz for counting on it, /metrics.
 
 A check gives what is wrong in one sentence, or None. 200 means that no check complains; otherwise 500 lists
 the complaints, one a line. A blind cache is red even though every task is alive: that is the failure that a
@@ -55,8 +55,13 @@ def works(controller: Controller[K], stuck_s: float = STUCK_S) -> Check:
 
 
 @contextlib.asynccontextmanager
-async def serving(host: str, port: int, live: Sequence[Check], ready: Sequence[Check]) -> AsyncIterator[int]:
+async def serving(
+    host: str, port: int, live: Sequence[Check], ready: Sequence[Check], metrics: Callable[[], str] = lambda: ""
+) -> AsyncIterator[int]:
     """Answer on ``port`` (0: any free one) while the context lasts; gives the port. Ready includes live."""
+
+    async def measured(_: web.Request) -> web.Response:
+        return web.Response(text=metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     def answering(checks: Sequence[Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
@@ -66,6 +71,7 @@ async def serving(host: str, port: int, live: Sequence[Check], ready: Sequence[C
         return answer
 
     application = web.Application()
+    application.router.add_get("/metrics", measured)
     for path, checks in (("/healthz", [*live]), ("/readyz", [*live, *ready])):
         application.router.add_get(path, answering(checks))
     runner = web.AppRunner(application, access_log=None)

@@ -62,13 +62,35 @@ class Receiver:
 class Webhook:
     """Tells ``receiver``; ``run`` delivers."""
 
-    def __init__(self, receiver: Receiver, backoff: Backoff, now: Callable[[], datetime.datetime]) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        backoff: Backoff,
+        now: Callable[[], datetime.datetime],
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """``say`` is told, a line each, when the receiver stops taking events, loses one, and takes them again."""
+        self._say = say
+        self._trouble = ""
         self._receiver = receiver
         self._backoff = backoff
         self._now = now
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MOST_WAITING)
         self.lost = 0
         """Events that were given up."""
+        self.delivered = 0
+
+    def metrics(self) -> str:
+        """What became of events, in Prometheus' text format."""
+        return (
+            "# HELP penstock_webhook_events_total Events by what became of them.\n"
+            "# TYPE penstock_webhook_events_total counter\n"
+            f'penstock_webhook_events_total{{result="delivered"}} {self.delivered}\n'
+            f'penstock_webhook_events_total{{result="lost"}} {self.lost}\n'
+            "# HELP penstock_webhook_failing 1 while the receiver did not take the last event it was sent.\n"
+            "# TYPE penstock_webhook_failing gauge\n"
+            f"penstock_webhook_failing {int(bool(self._trouble))}\n"
+        )
 
     def tell(self, key: Key, event: Event, status: ModelStatus | EndpointStatus) -> None:
         """Have ``event`` delivered, with what ``status`` says of the rollout; never waits."""
@@ -96,7 +118,9 @@ class Webhook:
     async def _deliver(self, session: aiohttp.ClientSession, told: dict[str, Any]) -> None:
         for failures in range(1, TRIES + 1):
             problem, helps = await self._sent(session, told)
+            self._note(problem)
             if not problem:
+                self.delivered += 1
                 return
             if not helps or failures == TRIES:
                 return self._give_up(told, f"{problem}, {failures} times" if failures > 1 else problem)
@@ -120,8 +144,15 @@ class Webhook:
             return "", False
         return f"it answers {status}", status in (408, 429) or status >= 500
 
+    def _note(self, problem: str) -> None:
+        if bool(problem) != bool(self._trouble):
+            said = f"does not take events: {problem}" if problem else "takes events again"
+            self._say(f"webhook {self._receiver} {said}")
+        self._trouble = problem
+
     def _give_up(self, told: dict[str, Any], why: str) -> None:
         self.lost += 1
+        self._say(f"webhook {self._receiver}: {told['type']} {told['id']} is lost: {why}")
         what = (told["type"], told["id"], str(self._receiver), self.lost, why)
         log.error("webhook=%r id=%r url=%r lost=%d error=%r; make it answer 2xx, or set --webhook-url anew", *what)
 

@@ -31,3 +31,14 @@ async def test_answers_with_every_complaint(
             async with session.get(path) as response:
                 answers.append((response.status, await response.text()))
     assert answers == [healthz, readyz]
+
+
+async def test_metrics_are_read_when_they_are_asked_for() -> None:
+    told = iter(["a 1\n", "a 2\n"])
+    async with (
+        serving("127.0.0.1", 0, [], [], lambda: next(told)) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        for expected in ("a 1\n", "a 2\n"):
+            async with session.get("/metrics") as response:
+                assert (response.status, response.content_type, await response.text()) == (200, "text/plain", expected)

@@ -39,6 +39,7 @@ ROLLOUT = RolloutStatus(
 )
 STATUS = ModelStatus(rollout=ROLLOUT)
 DEADLINE_S = 20
+GAUGE = "# TYPE penstock_webhook_failing gauge"
 
 
 def event(step: int = 2, reason: str = "Promoted") -> Event:
@@ -89,10 +90,15 @@ def bound() -> socket.socket:
     return made
 
 
-def telling(bound: socket.socket, token: str = "", backoff: tuple[float, float] = (0.001, 0.002)) -> Webhook:
+def telling(
+    bound: socket.socket,
+    token: str = "",
+    backoff: tuple[float, float] = (0.001, 0.002),
+    say: Callable[[str], None] = lambda line: None,
+) -> Webhook:
     receiver = Receiver(f"http://127.0.0.1:{bound.getsockname()[1]}/hook", token)
     at = datetime.datetime(2026, 1, 2, 3, 4, 6, tzinfo=datetime.UTC)
-    return Webhook(receiver, Backoff(*backoff, random.Random(0)), lambda: at)
+    return Webhook(receiver, Backoff(*backoff, random.Random(0)), lambda: at, say)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -190,6 +196,36 @@ async def test_one_that_never_stops_answering_500_loses_that_event_alone_and_it_
         f"webhook='dev.penstock.rollout.promoted' id='digits.5e6f.{AT}.0.Promoted' "
         f"url='http://127.0.0.1:{port}/hook' lost=1 error='it answers 500, 10 times'; "
         "make it answer 2xx, or set --webhook-url anew"
+    )
+
+
+async def test_a_receiver_that_takes_nothing_is_measured_and_told_of_once_until_it_takes_them_again(
+    bound: socket.socket,
+) -> None:
+    said: list[str] = []
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}/hook"
+    endpoint, told = Endpoint(*[500] * webhook.TRIES, 503, 200), telling(bound, say=said.append)
+    assert told.metrics().splitlines()[2::3] == ['penstock_webhook_events_total{result="delivered"} 0', GAUGE]
+    async with listening(endpoint, bound), webhook.telling(told):
+        told.tell(KEY, event(0), STATUS)
+        await told.empty()
+        assert told.metrics().splitlines()[3:] == [
+            'penstock_webhook_events_total{result="lost"} 1',
+            "# HELP penstock_webhook_failing 1 while the receiver did not take the last event it was sent.",
+            GAUGE,
+            "penstock_webhook_failing 1",
+        ]
+        told.tell(KEY, event(1), STATUS)
+        await told.empty()
+    assert said == [
+        f"webhook {url} does not take events: it answers 500",
+        f"webhook {url}: dev.penstock.rollout.promoted digits.5e6f.{AT}.0.Promoted is lost: it answers 500, 10 times",
+        f"webhook {url} takes events again",
+    ]
+    lines = told.metrics().splitlines()
+    assert ('penstock_webhook_events_total{result="delivered"} 1' in lines, lines[-1]) == (
+        True,
+        "penstock_webhook_failing 0",
     )
 
 
