@@ -1,10 +1,12 @@
 import datetime
 import math
+import random
+import statistics
 
 import pytest
 
-from operators.api.evidence import Evidence
-from operators.api.model import Analysis, MaxLatencyIncrease
+from operators.api.evidence import Evidence, Tally
+from operators.api.model import Analysis, Feedback, MaxLatencyIncrease
 from operators.api.plan import Arm, Counts, RouteObserved
 from operators.planning.analysis import verdict, weighing
 from operators.planning.analysis.verdict import Decision, Verdict
@@ -133,3 +135,50 @@ def test_the_published_time_grows_with_the_design_effect() -> None:
     assert calm_s is not None
     assert stalling_s is not None
     assert stalling_s > 5 * calm_s
+
+
+def judged_s(draw: random.Random, settings: Analysis, wrong: tuple[float, float], until_s: float) -> float | None:
+    """When a revision of which users find so many answers wrong is rolled back; 4 of them tell in a second."""
+    told = {"a": Counts(), "b": Counts()}
+    arms = Arm("a", "a", "v", 8000), Arm("b", "b", "v", 2000)
+    evidence = weighing.begin(RouteObserved(arms, counts={"r": dict(told)}), "a", "b", settings, NOW)
+    for tick in range(1, int(until_s / weighing.WINDOW_S) + 1):
+        for _ in range(20):
+            place = draw.random() < 0.2
+            before = told["ab"[place]]
+            more = before.wrong + (draw.random() < wrong[place])
+            told["ab"[place]] = Counts(judged=before.judged + 1, wrong=more)
+        at = NOW + datetime.timedelta(seconds=tick * weighing.WINDOW_S)
+        evidence = weighing.weigh(evidence, RouteObserved(arms, counts={"r": dict(told)}), settings, at)
+        if verdict.judge(evidence, settings).decision is verdict.Decision.ROLL_BACK:
+            return tick * weighing.WINDOW_S
+    return None
+
+
+def test_half_of_the_revisions_with_more_wrong_answers_are_found_when_it_was_published_and_of_equal_ones_none() -> None:
+    asked, draw = Analysis(feedback=Feedback(max_increase=0.25)), random.Random(1)
+    begun = weighing.begin(None, "a", "b", asked, NOW)
+    assert verdict.feedback_detection_s(begun, asked, 0.2) is None, "nobody has told of anything"
+    known = begun.metrics[1].model_copy(update={"tallies": (Tally(stable=(4000, 200)),)})
+    update = {"metrics": (begun.metrics[0], known), "observed_s": 1000.0}
+    published = verdict.feedback_detection_s(begun.model_copy(update=update), asked, 0.2)
+    found = [judged_s(draw, asked, (0.05, 0.3), 600) for _ in range(60)]
+    assert statistics.median(one or 600.0 for one in found) == pytest.approx(published, rel=0.25)
+    assert [judged_s(draw, asked, (0.05, 0.05), 300) for _ in range(40)] == [None] * 40
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate", "said"),
+    [
+        ((2000, 24), (100, 4), "4 % of 100 answers with feedback were wrong, of the stable revision 1.2 % of 2,000"),
+        ((0, 0), (100, 4), "4 % of 100 answers with feedback were wrong, of the stable revision none is known"),
+        ((2000, 24), (0, 0), "nobody has given feedback on it"),
+    ],
+)
+def test_feedback_that_did_not_come_is_not_told_as_zero(
+    stable: tuple[int, int], candidate: tuple[int, int], said: str
+) -> None:
+    settings = Analysis(feedback=Feedback())
+    evidence = weighing.begin(None, "a", "b", settings, NOW)
+    metric = evidence.metrics[1].model_copy(update={"tallies": (Tally(stable=stable, candidate=candidate),)})
+    assert verdict.told(evidence, metric, settings) == said
