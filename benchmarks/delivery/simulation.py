@@ -13,7 +13,7 @@ from benchmarks.delivery.traffic import CELLS, Ints, Scenario, Side, Traffic
 from operators.api.evidence import Evidence
 from operators.api.model import Analysis, MaxLatencyIncrease
 from operators.api.plan import FULL_WEIGHT, Arm, Counts, RouteObserved
-from operators.planning.analysis import verdict, weighing
+from operators.planning.analysis import published, verdict, weighing
 from operators.planning.analysis.verdict import Decision
 
 _STABLE, _CANDIDATE = "stable", "candidate"
@@ -62,9 +62,9 @@ def play(scenario: Scenario, traffic: Traffic) -> Played:
 def _predicted(scenario: Scenario, evidence: Evidence, asked: Analysis) -> float:
     weight = scenario.weight(0.0)
     if scenario.slower is not None:
-        found = verdict.latency_detection_s(evidence, asked, weight)
+        found = published.latency_detection_s(evidence, asked, weight)
     else:
-        found = verdict.detection_s(evidence, asked, weight)
+        found = published.detection_s(evidence, asked, weight)
     return math.nan if found is None else found
 
 

@@ -14,18 +14,16 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-import math
 from typing import Literal
 
-from operators.api import counted
 from operators.api.base import duration_s
 from operators.api.commands import PAUSED, RETRY
 from operators.api.evidence import Evidence
 from operators.api.model import Agreement, Model, ModelSpec, Rollout, RolloutStep
 from operators.api.plan import FULL_WEIGHT
-from operators.api.status import RolloutStatus, Standing
+from operators.api.status import RolloutStatus
 from operators.planning import capacity, windows
-from operators.planning.analysis import verdict, weighing
+from operators.planning.analysis import published, verdict, weighing
 from operators.planning.capacity import Bounds
 from operators.planning.times import parse_time, timestamp
 
@@ -34,8 +32,6 @@ HEARD, HEARD_S = 30, 60.0
 """So many mirrored requests are compared, or so long is waited for them, before any client gets an answer of the
 candidate. One that is wrong every fifth time is mostly refused within them, one with wrong weights within three.
 """
-_LARGEST_LOG = 50.0
-"""Of an e-value that is told."""
 _UNPROVEN_STEP, _ONLY_STEP = RolloutStep(weight=10), RolloutStep(weight=100)
 """Where no steps are given, with an analysis and without."""
 
@@ -197,7 +193,7 @@ def decide(s: Situation) -> Decision:
             "reached": reached,
             "since": since,
             "mirrored_since": since_mirrored,
-            **_evidence(s, judged, target),
+            **_published(s, judged, target),
         }
     )
     message, following, at_ = _told(s, status, hold or unheard, judged if is_over and undecided and not moved else None)
@@ -299,64 +295,9 @@ def _judged(s: Situation, over: datetime.datetime | None) -> verdict.Verdict | N
     return verdict.judge(s.evidence, s.settings.analysis, (s.now - over).total_seconds() if over else 0.0)
 
 
-def _evidence(s: Situation, judged: verdict.Verdict | None, target: int) -> dict[str, object]:
-    """What is remembered and told of the evidence."""
-    if s.evidence is None or s.settings.analysis is None or judged is None:
-        none = {"evidence": None, "against": None, "in_favour": None, "detection_s": None}
-        none |= {"latency_detection_s": None, "agreement_detection_s": None, "feedback_detection_s": None}
-        return none | {"verdict": "", "detection": ""}
-    settings, share = s.settings.analysis, target / FULL_WEIGHT
-    errors_s = _counted(verdict.detection_s(s.evidence, settings, share))
-    slower_s = _counted(verdict.latency_detection_s(s.evidence, settings, share))
-    differs_s = _counted(verdict.agreement_detection_s(s.evidence, settings, share))
-    wrong_s = _counted(verdict.feedback_detection_s(s.evidence, settings, share))
-    told = []
-    if errors_s is not None:
-        worse = _worse("failed requests", s.evidence.base, settings.max_error_rate_increase)
-        told.append(f"{worse}, in about {_about(errors_s)}")
-    if slower_s is not None and settings.max_latency_increase is not None:
-        told.append(f"answers {settings.max_latency_increase.ratio:g} times as slow, in about {_about(slower_s)}")
-    if differs_s is not None and settings.agreement is not None:
-        differing = 100 * verdict.TWICE * settings.agreement.max_disagreement
-        told.append(f"{differing:g} % answers that differ, in about {_about(differs_s)}")
-    if wrong_s is not None and settings.feedback is not None:
-        stable = next(metric.tallies[0].stable for metric in s.evidence.metrics if metric.name == "feedback")
-        worse = _worse("wrong answers by feedback", stable, settings.feedback.max_increase)
-        told.append(f"{worse}, in about {_about(wrong_s)}")
-    detection = f"with this traffic the analysis finds {' and '.join(told)}" if told else ""
-    against = _standing(verdict.log_e(s.evidence, settings), settings.alpha)
-    in_favour = _standing(verdict.log_e_for(s.evidence, settings), settings.beta)
-    words = {"verdict": judged.sentence, "detection": detection, "detection_s": _rounded(errors_s)}
-    words |= {"latency_detection_s": _rounded(slower_s), "agreement_detection_s": _rounded(differs_s)}
-    words |= {"feedback_detection_s": _rounded(wrong_s)}
-    return words | {"evidence": s.evidence, "against": against, "in_favour": in_favour}
-
-
-def _counted(time_s: float | None) -> float | None:
-    """When that is known here: what shows it has to be counted and told first."""
-    return None if time_s is None else time_s + counted.REPORTED_S
-
-
-def _worse(what: str, stable: tuple[int, int], increase: float) -> str:
-    """What is found, beside the ``stable``'s answers and bad ones among them."""
-    share = stable[1] / stable[0] if stable[0] else 0.0
-    return f"{100 * (share + increase):.2g} % {what} where the stable revision has {100 * share:.2g} %"
-
-
-def _rounded(time_s: float | None) -> float | None:
-    return None if time_s is None else float(f"{time_s:.2g}")
-
-
-def _standing(log_e: float, chance: float) -> Standing:
-    return Standing(e=float(f"{math.exp(min(log_e, _LARGEST_LOG)):.3g}"), bound=float(f"{1 / chance:.3g}"))
-
-
-def _about(time_s: float) -> str:
-    """A time to two digits: 90 s, 35 min, 12 h."""
-    for unit, length_s in (("h", 3600), ("min", 60)):
-        if time_s >= 2 * length_s:
-            return f"{float(f'{time_s / length_s:.2g}'):g} {unit}"
-    return f"{max(float(f'{time_s:.2g}'), 1.0):g} s"
+def _published(s: Situation, judged: verdict.Verdict | None, target: int) -> dict[str, object]:
+    """What status says of the evidence, for the share ``target`` in 0.01 %."""
+    return published.status(s.evidence, s.settings.analysis, judged, target / FULL_WEIGHT)
 
 
 def _refusal(s: Situation, reached: bool, since: str, judged: verdict.Verdict | None) -> str:
@@ -384,7 +325,7 @@ def _rolled_back(s: Situation, why: str, judged: verdict.Verdict | None) -> Deci
     share = percent(before.observed if s.candidate.weight is None else s.candidate.weight)
     message = f"revision {before.revision} was rolled back at {where}, with {share} of the traffic: {why}"
     ended = {"state": "RolledBack", "weight": 0, "reached": False, "since": timestamp(s.now), "message": message}
-    told = _evidence(s, judged, before.target)
+    told = _published(s, judged, before.target)
     status = before.model_copy(update=ended | told | {"next": "", "next_at": ""})
     return Decision(Outcome.ROLL_BACK, status, s.within.replicas, 0, None, message, "RolledBack")
 
@@ -398,7 +339,7 @@ def _promoted(s: Situation, judged: verdict.Verdict | None) -> Decision:
         message = f"revision {before.revision} is promoted by hand: all traffic moves to it"
     ended = {"state": "Promoted", "step": before.steps, "target": FULL_WEIGHT, "weight": FULL_WEIGHT}
     told = {"reached": True, "since": timestamp(s.now), "message": message, "next": "", "next_at": ""}
-    update = ended | told | _evidence(s, judged, before.target) | {"observed": FULL_WEIGHT}
+    update = ended | told | _published(s, judged, before.target) | {"observed": FULL_WEIGHT}
     status = before.model_copy(update=update)
     return Decision(Outcome.PROMOTE, status, s.stable.existing, s.within.replicas, None, message, "Promoted")
 

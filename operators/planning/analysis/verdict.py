@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from operators.api.base import duration_s
 from operators.api.evidence import Evidence, MetricEvidence
 from operators.api.model import Analysis
-from operators.planning.analysis import agreement, detection, dispersion, weighing
+from operators.planning.analysis import weighing
 
 
 class Decision(enum.StrEnum):
@@ -40,8 +40,6 @@ class Verdict:
     """It was decided by the deadline, not by evidence."""
 
 
-TWICE = 2.0
-"""Disagreement is published for so many times the share that is allowed; at that share itself it is never found."""
 _INCONCLUSIVE = {"rollBack": Decision.ROLL_BACK, "promote": Decision.PROMOTE, "pause": Decision.PAUSE}
 
 
@@ -53,7 +51,7 @@ def judge(evidence: Evidence, settings: Analysis, waited_s: float = 0.0) -> Verd
         bound = f"e-value {_times(worse)}, rolled back from {1 / settings.alpha:g} on"
         said = told(evidence, metric, settings, _worst(metric))
         return Verdict(Decision.ROLL_BACK, f"worse than the stable revision: {said} ({bound})")
-    if len(evidence.metrics) == _metrics(settings) and min(good_enough) >= -math.log(settings.beta):
+    if len(evidence.metrics) == metrics(settings) and min(good_enough) >= -math.log(settings.beta):
         bound = f"e-value {_times(min(good_enough))}, promoted from {1 / settings.beta:g} on"
         said = " and ".join(told(evidence, metric, settings) for metric in evidence.metrics)
         return Verdict(Decision.PROMOTE, f"not worse than allowed: {said} ({bound})")
@@ -74,16 +72,17 @@ def log_e(evidence: Evidence, settings: Analysis) -> float:
     A metric that is not compared yet counts as 1, so that its beginning moves nothing.
     """
     logs = [_mean(metric.against_good) for metric in evidence.metrics]
-    return _mean([*logs, *[0.0] * (_metrics(settings) - len(logs))])
+    return _mean([*logs, *[0.0] * (metrics(settings) - len(logs))])
 
 
 def log_e_for(evidence: Evidence, settings: Analysis) -> float:
     """Natural logarithm of the e-value against "worse than allowed": of the metric that has shown least."""
     logs = [_mean(metric.against_bad) for metric in evidence.metrics]
-    return min([*logs, *[0.0] * (_metrics(settings) - len(logs))])
+    return min([*logs, *[0.0] * (metrics(settings) - len(logs))])
 
 
-def _metrics(settings: Analysis) -> int:
+def metrics(settings: Analysis) -> int:
+    """How many share alpha."""
     return 1 + sum(one is not None for one in (settings.max_latency_increase, settings.agreement, settings.feedback))
 
 
@@ -113,60 +112,6 @@ def told(evidence: Evidence, metric: MetricEvidence, settings: Analysis, edge: i
     what = "failed" if metric.name == "errors" else f"took over {evidence.edges[edge].above_us / 1000:g} ms"
     shares = [f"{_percent(bad, n)} of {n:,} requests" for n, bad in (tally.candidate, tally.stable)]
     return f"{shares[0]} {what}, of the stable revision {shares[1]}"
-
-
-def detection_s(evidence: Evidence, settings: Analysis, weight: float, error_rate: float | None = None) -> float | None:
-    """The median time in seconds until errors of ``error_rate`` (None: the stable's with the increase that is not
-    tolerated) are found at the candidate's share ``weight``, both in [0, 1]; None while the traffic is not known.
-    """
-    stable = weighing.expected(evidence.base)
-    candidate = stable + settings.max_error_rate_increase if error_rate is None else error_rate
-    return _detection_s(evidence, settings, weight, [(stable, min(candidate, 1.0))])
-
-
-def latency_detection_s(evidence: Evidence, settings: Analysis, weight: float) -> float | None:
-    """The same for a candidate that is slower by the ratio that is not tolerated; None where latency is not judged."""
-    told = [(edge.share, edge.share_if_slower) for edge in evidence.edges]
-    return _detection_s(evidence, settings, weight, told) if told else None
-
-
-def agreement_detection_s(evidence: Evidence, settings: Analysis, weight: float) -> float | None:
-    """The same for a candidate whose answers differ ``TWICE`` as often as is allowed; None where none are compared."""
-    limit = settings.agreement
-    if limit is None or not evidence.answered or not evidence.observed_s:
-        return None
-    rate = evidence.answered / evidence.observed_s * (1 - weight) * limit.percent / 100
-    found = min(TWICE * limit.max_disagreement, 1.0)
-    gains = [rate * agreement.log_e(1, found, limit.max_disagreement, odds) for odds in weighing.WORSE]
-    return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
-
-
-def feedback_detection_s(evidence: Evidence, settings: Analysis, weight: float) -> float | None:
-    """The same for a candidate of which users find more answers wrong, by what is not tolerated; None until they have
-    told of some.
-    """
-    found = next((metric.tallies[0] for metric in evidence.metrics if metric.name == "feedback"), None)
-    if settings.feedback is None or found is None or not found.stable[0] or not evidence.observed_s:
-        return None
-    rate, stable = (found.stable[0] + found.candidate[0]) / evidence.observed_s, weighing.expected(found.stable)
-    candidate = min(stable + settings.feedback.max_increase, 1.0)
-    gains = [rate * detection.gain(weight, stable, candidate, odds) for odds in weighing.WORSE]
-    return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
-
-
-def _detection_s(
-    evidence: Evidence, settings: Analysis, weight: float, told: Sequence[tuple[float, float]]
-) -> float | None:
-    """From the shares of bad answers of the stable and of the candidate, by all that one metric looks at."""
-    if not evidence.answered or not evidence.observed_s:
-        return None
-    rate, effect = evidence.answered / evidence.observed_s, weighing.design_effect(evidence)
-    gains = [
-        rate * detection.gain(weight, stable, candidate, odds) / dispersion.divisor(effect, odds)
-        for stable, candidate in told
-        for odds in weighing.WORSE
-    ]
-    return detection.median_s(gains, _metrics(settings) / settings.alpha, weighing.WINDOW_S)
 
 
 def _mean(logs: Sequence[float]) -> float:

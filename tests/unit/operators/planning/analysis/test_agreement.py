@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.api.model import Agreement, Analysis
-from operators.planning.analysis import agreement, verdict, weighing
+from operators.planning.analysis import agreement, published, weighing
 
 
 def mean_e(n: int, allowed: float, odds: float, p: float) -> float:
@@ -62,11 +62,11 @@ def found_s(compared_per_s: int, allowed: float, chance: float, bound: float, dr
 def test_half_of_the_revisions_that_differ_twice_as_often_as_allowed_are_found_when_it_was_published() -> None:
     asked = Analysis(agreement=Agreement(percent=20, max_disagreement=0.02))
     begun = weighing.begin(None, "a", "b", asked, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
-    assert verdict.agreement_detection_s(begun, asked, 0.5) is None, "no traffic is known"
+    assert published.agreement_detection_s(begun, asked, 0.5) is None, "no traffic is known"
     known = begun.model_copy(update={"answered": 10_000, "observed_s": 100.0})
-    published = verdict.agreement_detection_s(known, asked, 0.5)
-    assert verdict.agreement_detection_s(known, Analysis(), 0.5) is None
+    expected_s = published.agreement_detection_s(known, asked, 0.5)
+    assert published.agreement_detection_s(known, Analysis(), 0.5) is None
     draw = random.Random(1)
     # 100 requests a second, of which half go to the stable revision and a fifth of these are copied.
     median = statistics.median(found_s(10, 0.02, 0.04, 2 / asked.alpha, draw) for _ in range(200))
-    assert published == pytest.approx(median, rel=0.2)
+    assert expected_s == pytest.approx(median, rel=0.2)

@@ -8,7 +8,7 @@ import pytest
 from operators.api.evidence import Evidence, Tally
 from operators.api.model import Analysis, Feedback, MaxLatencyIncrease
 from operators.api.plan import Arm, Counts, RouteObserved
-from operators.planning.analysis import verdict, weighing
+from operators.planning.analysis import published, verdict, weighing
 from operators.planning.analysis.verdict import Decision, Verdict
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -77,8 +77,8 @@ def test_without_any_request_nothing_is_decided() -> None:
     settings = Analysis(max_latency_increase=LATENCY)
     evidence = weighing.begin(None, "a", "b", settings, NOW)
     assert verdict.judge(evidence, settings).decision is Decision.GO_ON
-    assert verdict.detection_s(evidence, settings, 0.1) is None
-    assert verdict.latency_detection_s(evidence, settings, 0.1) is None
+    assert published.detection_s(evidence, settings, 0.1) is None
+    assert published.latency_detection_s(evidence, settings, 0.1) is None
 
 
 def test_a_slower_candidate_is_rolled_back_for_its_latency() -> None:
@@ -122,7 +122,7 @@ def test_the_published_time_is_that_of_the_formula() -> None:
     share = weight * candidate / (weight * candidate + (1 - weight) * stable)
     divergence = share * math.log(share / weight) + (1 - share) * math.log((1 - share) / (1 - weight))
     formula_s = (math.log(1 / settings.alpha) + math.log(len(weighing.WORSE))) / (bad_per_s * divergence)
-    published_s = verdict.detection_s(evidence, settings, weight)
+    published_s = published.detection_s(evidence, settings, weight)
     assert published_s == pytest.approx(formula_s, rel=0.1)
 
 
@@ -131,7 +131,7 @@ def test_the_published_time_grows_with_the_design_effect() -> None:
     evidence = play(STABLE, GOOD, settings)
     before = tuple(one.model_copy(update={"bad": 1000.0, "seen": 5000.0}) for one in evidence.before)
     stalling = evidence.model_copy(update={"before": before})
-    calm_s, stalling_s = (verdict.detection_s(one, settings, 0.1) for one in (evidence, stalling))
+    calm_s, stalling_s = (published.detection_s(one, settings, 0.1) for one in (evidence, stalling))
     assert calm_s is not None
     assert stalling_s is not None
     assert stalling_s > 5 * calm_s
@@ -158,12 +158,12 @@ def judged_s(draw: random.Random, settings: Analysis, wrong: tuple[float, float]
 def test_half_of_the_revisions_with_more_wrong_answers_are_found_when_it_was_published_and_of_equal_ones_none() -> None:
     asked, draw = Analysis(feedback=Feedback(max_increase=0.25)), random.Random(1)
     begun = weighing.begin(None, "a", "b", asked, NOW)
-    assert verdict.feedback_detection_s(begun, asked, 0.2) is None, "nobody has told of anything"
+    assert published.feedback_detection_s(begun, asked, 0.2) is None, "nobody has told of anything"
     known = begun.metrics[1].model_copy(update={"tallies": (Tally(stable=(4000, 200)),)})
     update = {"metrics": (begun.metrics[0], known), "observed_s": 1000.0}
-    published = verdict.feedback_detection_s(begun.model_copy(update=update), asked, 0.2)
+    expected_s = published.feedback_detection_s(begun.model_copy(update=update), asked, 0.2)
     found = [judged_s(draw, asked, (0.05, 0.3), 600) for _ in range(60)]
-    assert statistics.median(one or 600.0 for one in found) == pytest.approx(published, rel=0.25)
+    assert statistics.median(one or 600.0 for one in found) == pytest.approx(expected_s, rel=0.25)
     assert [judged_s(draw, asked, (0.05, 0.05), 300) for _ in range(40)] == [None] * 40
 
 
