@@ -75,7 +75,7 @@ def _held(model: Object, now: datetime.datetime) -> str:
     """What holds the next rollout, and how it is let go."""
     since = show.held_since(model)
     by = f"by hand {show.age(since, now)} ago" if since else "by spec.rollout.paused"
-    return f"{by}; a new revision waits for `penstock rollout resume {model['metadata']['name']}`"
+    return f"{by}, until `penstock rollout resume {model['metadata']['name']}`"
 
 
 def _retry(name: str) -> str:

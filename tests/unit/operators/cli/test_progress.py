@@ -160,7 +160,7 @@ def test_penstock_up_tells_each_step_in_a_line() -> None:
 
 def test_a_pause_is_shown_while_nothing_rolls_out() -> None:
     model = held(state="Promoted", message="revision 5e6f7a8b is promoted")
-    waits = "by hand 5m ago; a new revision waits for `penstock rollout resume digits`"
+    waits = "by hand 5m ago, until `penstock rollout resume digits`"
     assert f"Paused      {waits}" in text(model)
     assert progress.as_data(model)["paused"] is True
     head, line = show.rows("Model", [model], NOW, wide=False)
@@ -174,7 +174,7 @@ def test_a_pause_is_shown_while_nothing_rolls_out() -> None:
     ]
     model["metadata"]["annotations"] = {}
     model["spec"]["rollout"]["paused"] = True
-    assert "Paused: by spec.rollout.paused; a new revision waits" in text(model)
+    assert "Paused: by spec.rollout.paused, until `penstock rollout resume digits`" in text(model)
 
 
 def test_a_pause_of_what_rolls_out_is_said_once_by_its_state() -> None:
