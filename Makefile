@@ -109,6 +109,7 @@ lock-check: $(BOOTSTRAP)
 	  && diff -u $(TOOLCHAINS)/torch.txt $$fresh/$(TOOLCHAINS)/torch.txt \
 	  && diff -u $(TOOLCHAINS)/sklearn.txt $$fresh/$(TOOLCHAINS)/sklearn.txt \
 	  && diff -u $(TOOLCHAINS)/litert.txt $$fresh/$(TOOLCHAINS)/litert.txt \
+	  && diff -u $(TOOLCHAINS)/triton.txt $$fresh/$(TOOLCHAINS)/triton.txt \
 	  && echo "locks: requirements/ agrees with pyproject.toml" \
 	  || { echo "locks: requirements/ does not follow from pyproject.toml; run 'make lock' and commit the result" >&2; exit 1; }
 

@@ -78,6 +78,23 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     processes.add_argument("--pin", action="store_true", help="give each worker CPUs of its own")
     serve.set_defaults(run=_serve, command=serve)
 
+    triton = commands.add_parser("triton", help="serve one model by Triton's server, over REST and gRPC")
+    triton.add_argument("path", nargs="?", type=_path, metavar="PATH", default=Path(folder),
+                        help="model file, or folder with one (default: %(default)s)")  # fmt: skip
+    triton.add_argument("--name", default=env.get(Env.MODEL), help="name of the model")
+    triton.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
+                        help="said of the model, above what penstock.json in its folder says")  # fmt: skip
+    triton.add_argument("--host", default=env.get(Env.HOST, "127.0.0.1"),
+                        help="address to listen on (default: %(default)s)")  # fmt: skip
+    for protocol, port in (
+        ("http", env.get(Env.HTTP_PORT, contract.HTTP_PORT)),
+        ("grpc", env.get(Env.GRPC_PORT, contract.GRPC_PORT)),
+        ("metrics", 0),
+    ):
+        triton.add_argument(f"--{protocol}-port", type=_port, metavar="PORT", default=str(port),
+                            help="0 takes a free one (default: %(default)s)")  # fmt: skip
+    triton.set_defaults(run=_triton, command=triton)
+
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
     catalog.add_argument("--index", type=Path, required=True, help="JSON file that lists the models")
     _listening(catalog, env)
@@ -285,6 +302,20 @@ def _kept() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _triton(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import settings
+
+    said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
+    try:
+        from serving.triton import server
+    except ModuleNotFoundError as error:
+        raise ArtifactRefused(
+            f"Triton needs the package {error.name}, which is not installed here; install penstock[local,triton]"
+        ) from error
+    listen = server.Listen(options.host, options.http_port, options.grpc_port, options.metrics_port)
+    return server.serve(listen, options.path, options.name, said)
 
 
 def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

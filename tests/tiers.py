@@ -174,6 +174,8 @@ def builds(tier: str, environ: Environ) -> list[tuple[str, ...]]:
     made: list[tuple[str, ...]] = [("tests.rig.binaries", tier)] if tier in binaries.TIERS else []
     if tier == "variants":
         made.append(("serving.variants.toolchains", "torch", "litert"))
+    if tier == "local":
+        made.append(("serving.variants.toolchains", "triton"))
     return [*made, ("images",)] if tier == "cluster" and not environ.get("KUBECONFIG") else made
 
 

@@ -416,7 +416,7 @@ class ModelSpec(Strict):
     objective: Objective | None = None
     """What decides between variants that pass."""
     runtime: Name = "onnxruntime"
-    """Engine: `onnxruntime` (built in) or the name of a ServingRuntime."""
+    """Engine: `onnxruntime` (built in), `triton` (built into `penstock up`), or the name of a ServingRuntime."""
     replicas: Annotated[int, Field(ge=0, le=10000)] = 1
     """Replicas to run, as set by hand or through the scale subresource."""
     resources: Resources = Resources()

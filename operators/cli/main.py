@@ -93,6 +93,12 @@ def serve(ctx: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON)
+def triton(ctx: typer.Context) -> None:
+    """Run one model behind Triton's server: triton PATH."""
+    _serving("triton", ctx.args)
+
+
+@app.command(context_settings=_PASSED_ON)
 def fetch(ctx: typer.Context) -> None:
     """Fetch an artifact by its URI and digest: fetch --uri URI --to DIR."""
     _serving("fetch", ctx.args)

@@ -124,7 +124,7 @@ class _Up:
             if options.webhook:
                 webhook = Webhook(options.webhook, Backoff(*WEBHOOK_RETRY, random.Random()), _now, shown.event)
             await stack.enter_async_context(telling(webhook))
-            engines = runtimes.builtin(image="", python=sys.executable)
+            engines = runtimes.local(sys.executable)
             reconciler = Reconciler(self._store, actuator, _now, engines, webhook.tell if webhook else None)
             self._stale, looked = set(known), asyncio.Event()
 

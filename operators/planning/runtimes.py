@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 
-ONNXRUNTIME = "onnxruntime"
+ONNXRUNTIME, TRITON = "onnxruntime", "triton"
 
 
 def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
@@ -20,4 +20,15 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
     return {ONNXRUNTIME: server}
 
 
+def local(python: str) -> dict[str, ServingRuntimeSpec]:
+    """The same for ``penstock up``, and what comes with Penstock but has no image: Triton behind our own command."""
+    triton = ServingRuntimeSpec(
+        local=LocalProcess(command=("python", "-m", "serving", "triton", "$(PENSTOCK_MODEL_DIR)")),
+        protocols=("v2", "grpc-v2"),
+        formats=("onnx",),
+    )
+    return builtin("", python) | {TRITON: triton}
+
+
 BUILTIN_NAMES = frozenset({ONNXRUNTIME})
+"""Those that are the same everywhere: a revision names them, and their servers make copies of requests."""

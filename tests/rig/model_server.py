@@ -74,8 +74,8 @@ def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[M
 def start(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """The process alone, on free ports of this machine where it is a server."""
     command, *rest = arguments
-    listening = ["--host", "127.0.0.1", "--http-port", "0"] if command in ("serve", "catalog") else []
-    listening += ["--grpc-port", "0"] if command == "serve" else []
+    listening = ["--host", "127.0.0.1", "--http-port", "0"] if command in ("serve", "triton", "catalog") else []
+    listening += ["--grpc-port", "0"] if command in ("serve", "triton") else []
     return subprocess.Popen(
         [sys.executable, "-m", "serving", command, *listening, *rest],
         cwd=ROOT,
