@@ -22,7 +22,7 @@ from typing import Literal
 import aiohttp
 import httpx
 
-from operators.actuators.kubernetes import drift
+from operators.actuators.kubernetes import drift, events
 from operators.actuators.kubernetes.actuator import KubernetesActuator
 from operators.actuators.kubernetes.building import Building
 from operators.actuators.kubernetes.events import Events
@@ -270,12 +270,15 @@ class World:
     async def left(self) -> Object:
         """Everything that the operator or a user made, without what the API server makes up."""
         found: Object = {}
+        made = next(iter(await self.items(MODELS)))["metadata"]["creationTimestamp"]
         for resource in KEPT:
             for one in await self.items(resource):
                 if routes.REPORT_LABEL in one["metadata"].get("labels", {}):
                     continue
-                text = json.dumps(_kept(one)).replace(self.namespace, "NAMESPACE")
-                found[f"{resource.kind}/{one['metadata']['name']}"] = json.loads(text)
+                text = json.dumps([one["metadata"]["name"], _kept(one)]).replace(self.namespace, "NAMESPACE")
+                # By when the Model was made, its Events name the first beginning.
+                name, kept = json.loads(text.replace(events.named(made), "MADE"))
+                found[f"{resource.kind}/{name}"] = kept
         return found
 
     async def _get(self, path: str) -> Object:

@@ -36,13 +36,18 @@ class Events:
             log.warning("event=%r key=%r error=%r", told.reason, str(key), str(error))
 
 
+def named(name: str) -> str:
+    """``name`` as objects may be called."""
+    return name.lower().replace(":", "-")
+
+
 def event(key: Key, uid: str, told: Event, now: datetime.datetime) -> Object:
     """The object. Its name makes telling it twice a conflict."""
     note = told.note
     return {
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
-        "metadata": {"name": told.name.lower().replace(":", "-"), "namespace": key.namespace},
+        "metadata": {"name": named(told.name), "namespace": key.namespace},
         "eventTime": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": "penstock.dev/operator",
         "reportingInstance": "penstock-operator",
