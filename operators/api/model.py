@@ -380,7 +380,7 @@ class Rollout(Strict):
     """How many replicas there may be beyond `replicas` while traffic moves; a percentage is rounded up."""
     max_unavailable: IntOrPercent = 0
     """How many ready replicas there may be less than `replicas`; a percentage is rounded down. Where both come to 0,
-    one may.
+    one may, and of one replica nobody answers in between.
     """
     assignment: Assignment | None = None
     """Sticky by a header or cookie; without it each request is assigned by itself."""

@@ -108,7 +108,7 @@ def choose(target: Target, environment: Mapping[str, str]) -> Client:
             raise OperatorError(missing)
         raise NothingRuns(
             f"no `penstock up` runs on {target.data_dir}, and no cluster is set up: "
-            "start `penstock up`, or name a cluster with --kubeconfig"
+            "start `penstock up`, name the folder of one with --data-dir, or a cluster with --kubeconfig"
         )
     if kubeconfig:
         check(kubeconfig)

@@ -32,6 +32,7 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
             shadows=before.shadows,
         )
         return Plan(status=status)
+    by_name = {m.metadata.name: m for m in models}
     serving = {m.metadata.name: m for m in models if m.status.revision and m.metadata.deletion_timestamp is None}
     arms = [arm for arm in endpoint.spec.arms if arm.weight]
     complete = all(arm.model in serving for arm in arms)
@@ -42,8 +43,8 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
     shares = [(arm.model, weights.get(arm.name, arm.weight)) for arm in arms if arm.model in serving]
     named = {arm.name: arm.model for arm in endpoint.spec.arms if arm.model in serving}
     conditions = (
-        make("Ready", *_ready(endpoint, {m.metadata.name: m for m in models}, serving.keys(), seen)),
-        make("Accepted", *_accepted(endpoint, serving, seen)),
+        make("Ready", *_ready(endpoint, by_name, serving.keys(), seen)),
+        make("Accepted", *_accepted(endpoint, by_name.keys(), serving, seen)),
     )
     looks = (
         course.look_again_s(experiment) if experiment is not None else None,
@@ -68,7 +69,7 @@ def plan(endpoint: Endpoint, models: Sequence[Model], seen: Observation, now: da
             conditions=conditions,
             url=seen.url,
             experiment=experiment,
-            shadows=shadows.followed(endpoint, serving, seen),
+            shadows=shadows.followed(endpoint, by_name.keys(), serving, seen),
         ),
         look_again_s=min(filter(None, looks), default=None),
         reason=_shares_moved(endpoint, experiment),
@@ -124,8 +125,8 @@ def _ready(endpoint: Endpoint, models: Mapping[str, Model], serving: Set[str], s
     return True, "Serving", "every arm's model serves"
 
 
-def _accepted(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) -> Verdict:
-    spec, ignored = endpoint.spec, list(shadows.ignored(endpoint, serving, seen))
+def _accepted(endpoint: Endpoint, models: Set[str], serving: Mapping[str, Model], seen: Observation) -> Verdict:
+    spec, ignored = endpoint.spec, list(shadows.ignored(endpoint, models, serving, seen))
     if seen.gateway:
         said = {"spec.policy": spec.policy == "bandit", "spec.experiment": spec.experiment is not None}
         ignored += [f"{path} ({seen.gateway} counts no outcomes)" for path, given in said.items() if given]

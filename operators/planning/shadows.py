@@ -6,7 +6,7 @@ more since then is added. Such marks are kept for a while after a source has gon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from operators.api.compare import Compare
 from operators.api.endpoint import Endpoint
@@ -35,28 +35,33 @@ def wanted(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) 
     )
 
 
-def followed(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) -> tuple[ShadowStatus, ...]:
-    """The numbers of before and what has been counted since."""
+def followed(
+    endpoint: Endpoint, models: Set[str], serving: Mapping[str, Model], seen: Observation
+) -> tuple[ShadowStatus, ...]:
+    """The numbers of before and what has been counted since; ``models`` are there, ``serving`` or not."""
     before = {status.model: status for status in endpoint.status.shadows}
     counts = seen.route.counts if seen.route is not None else {}
     found = []
     for shadow in endpoint.spec.shadow:
         told = {source: of[shadow.model] for source, of in counts.items() if shadow.model in of}
         status = _added(before.get(shadow.model, ShadowStatus(model=shadow.model)), told)
-        why = "" if shadow.model in serving else f"model {shadow.model} does not serve"
+        missing = "does not serve yet" if shadow.model in models else "does not exist"
+        why = "" if shadow.model in serving else f"model {shadow.model} {missing}"
         found.append(status.model_copy(update={"message": _not_copied(seen) or why}))
     return tuple(found)
 
 
-def ignored(endpoint: Endpoint, serving: Mapping[str, Model], seen: Observation) -> Sequence[str]:
-    """Fields that are not acted on: an engine that is not built in makes no copies."""
+def ignored(endpoint: Endpoint, models: Set[str], serving: Mapping[str, Model], seen: Observation) -> Sequence[str]:
+    """Fields that are not acted on: only built-in engines make copies, and none go to what is not there."""
     if not endpoint.spec.shadow:
         return ()
     if seen.gateway:
         return (f"spec.shadow ({_not_copied(seen)})",)
     arms = sorted({arm.model for arm in endpoint.spec.arms if arm.model in serving})
     foreign = [model for model in arms if serving[model].spec.runtime not in runtimes.BUILTIN_NAMES]
-    return (f"spec.shadow (the runtime of model {', '.join(foreign)} makes no copies)",) if foreign else ()
+    whys = [f"the runtime of model {', '.join(foreign)} makes no copies"] if foreign else []
+    whys += [f"model {one.model} does not exist" for one in endpoint.spec.shadow if one.model not in models]
+    return (f"spec.shadow ({'; '.join(whys)})",) if whys else ()
 
 
 def _not_copied(seen: Observation) -> str:

@@ -400,7 +400,11 @@ def test_an_endpoint_follows_its_models(cluster: Cluster, start_operator: StartO
     settled(cluster, "wide")
     cluster.until("both arms answer", lambda: cluster.condition("reader", "Ready", "pep")["reason"] == "Serving")
     split = json.loads(cluster.get("configmap", "reader-split")["data"]["route.json"])
-    assert split == {"shares": [["digits", 9000], ["wide", 1000]], "names": {"control": "digits", "new": "wide"}}
+    assert split == {
+        "shares": [["digits", 9000], ["wide", 1000]],
+        "share_arms": ["control", "new"],
+        "names": {"control": "digits", "new": "wide"},
+    }
 
 
 def test_pods_are_restricted(cluster: Cluster, start_operator: StartOperator) -> None:

@@ -93,13 +93,13 @@ async def test_shadows_are_compared_and_one_that_hangs_or_is_not_there_costs_nob
     assert told["same"]["agreed"] == told["same"]["compared"] <= told["same"]["copied"]
     assert told["broken"]["agreed"] < told["broken"]["compared"] / 2
     assert (told["hangs"]["compared"], told["hangs"]["agreed"]) == (0, 0)
-    assert (told["missing"]["copied"], told["missing"]["message"]) == (0, "model missing does not serve")
+    assert (told["missing"]["copied"], told["missing"]["message"]) == (0, "model missing does not exist")
     found = await debug(local)
     assert {one["shadow"] for one in found["differences"]} == {"broken"}
     assert all(one["id"] for one in found["differences"])
     code, said, _ = await asyncio.to_thread(local, "describe", "endpoint", "reader")
     assert code == 0
-    assert "model missing does not serve" in said
+    assert "model missing does not exist" in said
     code, said, _ = await asyncio.to_thread(local, "get", "endpoint", "reader", "-o", "wide")
     assert f"same={told['same']['agreed']}/" in said
     conditions = json.loads((await asyncio.to_thread(local, "get", "endpoint", "reader", "-o", "json"))[1])["status"]

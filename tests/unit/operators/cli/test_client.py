@@ -83,7 +83,7 @@ def test_with_neither_the_error_says_how_to_get_one(home: pathlib.Path) -> None:
         client.choose(Target(home / "data"), {})
     assert str(raised.value) == (
         f"no `penstock up` runs on {home}/data, and no cluster is set up: "
-        "start `penstock up`, or name a cluster with --kubeconfig"
+        "start `penstock up`, name the folder of one with --data-dir, or a cluster with --kubeconfig"
     )
 
 

@@ -51,7 +51,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def test_a_failure_is_exit_code_1_and_one_line(nowhere: pathlib.Path) -> None:
     message = (
         f"error: no `penstock up` runs on {nowhere}/.local/state/penstock, and no cluster is set up: "
-        "start `penstock up`, or name a cluster with --kubeconfig\n"
+        "start `penstock up`, name the folder of one with --data-dir, or a cluster with --kubeconfig\n"
     )
     assert run("get", "models") == (1, "", message)
 

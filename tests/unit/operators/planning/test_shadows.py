@@ -44,10 +44,12 @@ def test_models_that_serve_get_copies_and_others_are_told() -> None:
     decided = plan(endpoint(), named("a"), with_labels(named("next")))
     assert isinstance(decided.route, Split)
     assert decided.route.shadows == (Shadow("next", 1_000, '{"output": {"labels": true}, "tolerance": 0.01}'),)
-    assert [(one.model, one.message) for one in of(decided)] == [("next", ""), ("other", "model other does not serve")]
+    assert [(one.model, one.message) for one in of(decided)] == [("next", ""), ("other", "model other does not exist")]
     assert decided.look_again_s == shadows.LOOK_S
     assert decided.status is not None
-    assert [(c.type, c.reason) for c in decided.status.conditions] == [("Ready", "Serving"), ("Accepted", "Accepted")]
+    ready, accepted = decided.status.conditions
+    assert (ready.reason, accepted.reason) == ("Serving", "PartlyActedOn")
+    assert "spec.shadow (model other does not exist)" in accepted.message
 
 
 def test_without_shadows_nothing_is_looked_at_again() -> None:
@@ -85,4 +87,7 @@ def test_where_nothing_copies_requests_the_field_is_named_with_the_reason() -> N
     assert accepted(behind) == f"{said}(Gateway g has no requests copied)"
     model = named("a")
     foreign = model.model_copy(update={"spec": model.spec.model_copy(update={"runtime": "triton"})})
-    assert accepted(plan(endpoint(), foreign, named("next"))) == f"{said}(the runtime of model a makes no copies)"
+    assert (
+        accepted(plan(endpoint(), foreign, named("next"), named("other")))
+        == f"{said}(the runtime of model a makes no copies)"
+    )
