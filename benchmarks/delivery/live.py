@@ -26,25 +26,27 @@ _WANTED = {"good": "Promoted", "failing": "RolledBack", "slower": "RolledBack", 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What can be asked."""
-    parser.add_argument("--only", choices=_WANTED, help="one of them (default: all)")
+    parser.add_argument("--only", nargs="+", choices=_WANTED, default=[], help="some of them (default: all)")
     parser.add_argument("--seconds", type=int, default=3600, help="of equal revisions (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=200.0, help="of their requests, a second (default: %(default)s)")
     parser.add_argument("--node", action="store_true", help="in Kubernetes, as root (default: on this machine alone)")
-    parser.add_argument("--results", type=Path, help="folder for live.json or live-node.json (default: not written)")
+    parser.add_argument(
+        "--results", type=Path, help="folder for live.json, named by what was asked (default: not written)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Play them one after the other; 0 if each ended as it should."""
     scenarios = _SCENARIOS | {"equal": rollouts.equal(options.seconds, options.rate)}
-    names = [options.only] if options.only else list(_WANTED)
+    names = options.only or list(_WANTED)
     with contextlib.ExitStack() as stack:
         installed = stack.enter_context(_node()) if options.node else None
         rows = [_row(name, scenarios[name], installed) for name in names]
     if options.results:
         results = {"question": (__doc__ or "").splitlines()[0], "origin": origin.described(), "rows": rows}
         options.results.mkdir(parents=True, exist_ok=True)
-        file = options.results / ("live-node.json" if options.node else "live.json")
-        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        stem = "-".join(["live", *(["node"] if options.node else []), *options.only])
+        (options.results / f"{stem}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return 0 if all(row["asItShould"] for row in rows) else 1
 
 
