@@ -22,6 +22,7 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
 
 def local(python: str) -> dict[str, ServingRuntimeSpec]:
     """The same for ``penstock up``, and what comes with Penstock but has no image: Triton behind our own command."""
+    # Its revisions name its command, which therefore names no path: replicas find our Python first.
     triton = ServingRuntimeSpec(
         local=LocalProcess(command=("python", "-m", "serving", "triton", "$(PENSTOCK_MODEL_DIR)")),
         protocols=("v2", "grpc-v2"),
