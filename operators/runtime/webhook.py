@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import datetime
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlparse
@@ -138,6 +139,11 @@ class Webhook:
         try:
             async with session.post(self._receiver.url, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status
+        except aiohttp.ClientConnectorError as error:
+            found = error.os_error
+            # Of a name that is not known it is a number of the resolver's.
+            why = os.strerror(found.errno) if found.errno and found.errno > 0 else found.strerror
+            return f"no connection to {error.host}:{error.port}: {why}", True
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return str(error) or f"no answer within {TIMEOUT_S:g} s", True
         if 200 <= status < 300:

@@ -167,6 +167,7 @@ async def test_a_receiver_that_is_down_at_first_gets_everything_in_order(
         for step in range(3):
             told.tell(KEY, event(step), STATUS)
         await until(lambda: "failures=1" in caplog.text)
+        assert f"no connection to 127.0.0.1:{bound.getsockname()[1]}: Connection refused" in caplog.text
         async with listening(endpoint, bound):
             await told.empty()
     assert (endpoint.ids, told.lost) == (["0", "1", "2"], 0)
