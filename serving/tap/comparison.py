@@ -91,7 +91,8 @@ def told(outputs: Sequence[Tensor]) -> list[dict[str, Any]]:
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": list(tensor.array.shape),
-            "data": [_short(value) for value in _numbers(tensor).reshape(-1)[:_SHOWN].tolist()],
+            "data": [_short(value) for value in _numbers(tensor).reshape(-1)[:_SHOWN].tolist()]
+            + ([f"… {tensor.array.size - _SHOWN} more"] if tensor.array.size > _SHOWN else []),
         }
         for tensor in outputs
     ]

@@ -218,6 +218,11 @@ def test_the_contract_says_by_what_is_compared() -> None:
 def test_an_answer_is_told_by_its_first_values() -> None:
     said = told([scores([1 / 3, float("nan"), 3, 4, 5, 6, 7]), Tensor("t", "BYTES", np.array([b"x"], object))])
     assert said == [
-        {"name": "scores", "datatype": "FP32", "shape": [1, 7], "data": [0.3333, "nan", 3.0, 4.0, 5.0, 6.0]},
+        {
+            "name": "scores",
+            "datatype": "FP32",
+            "shape": [1, 7],
+            "data": [0.3333, "nan", 3.0, 4.0, 5.0, 6.0, "… 1 more"],
+        },
         {"name": "t", "datatype": "BYTES", "shape": [1], "data": ["x"]},
     ]
