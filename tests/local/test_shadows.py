@@ -103,5 +103,7 @@ async def test_shadows_are_compared_and_one_that_hangs_or_is_not_there_costs_nob
     code, said, _ = await asyncio.to_thread(local, "get", "endpoint", "reader", "-o", "wide")
     assert f"same={told['same']['agreed']}/" in said
     conditions = json.loads((await asyncio.to_thread(local, "get", "endpoint", "reader", "-o", "json"))[1])["status"]
-    assert {c["type"]: c["reason"] for c in conditions["conditions"]} == {"Ready": "Serving", "Accepted": "Accepted"}
+    found = {c["type"]: c for c in conditions["conditions"]}
+    assert (found["Ready"]["reason"], found["Accepted"]["reason"]) == ("Serving", "PartlyActedOn")
+    assert "spec.shadow (model missing does not exist)" in found["Accepted"]["message"]
     hanging.send_signal(signal.SIGCONT)
