@@ -291,6 +291,8 @@ class Observation:
     builds: Mapping[Build, BuildObserved] = dataclasses.field(default_factory=dict)
     cannot_build: str = ""
     """Why no variants are made here; empty where they are."""
+    cannot_deploy_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Kinds of ``ServingRuntime.spec.deployAs`` that cannot be made here, and why."""
 
 
 @dataclasses.dataclass(frozen=True)

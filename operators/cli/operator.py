@@ -22,13 +22,13 @@ from operators.actuators.kubernetes import observing
 from operators.actuators.kubernetes.actuator import KubernetesActuator
 from operators.actuators.kubernetes.build_jobs import BUILT_FOR_LABEL
 from operators.actuators.kubernetes.building import Building
+from operators.actuators.kubernetes.carriers import CARRIERS
 from operators.actuators.kubernetes.events import Events
 from operators.actuators.kubernetes.gateway import Gateway, models_behind
 from operators.actuators.kubernetes.isolation import Isolation
 from operators.actuators.kubernetes.progress import Progresses
 from operators.actuators.kubernetes.resources import (
     CONFIG_MAPS,
-    DEPLOYMENTS,
     ENDPOINTS,
     GATEWAYS,
     GRPC_ROUTES,
@@ -163,13 +163,19 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             await Connection.open(source, Throttle(settings.qps, settings.burst, clock), chance, lease.is_held)
         )
 
-        def cache(resource: Resource, label_selector: str = "", namespace: str | None = settings.namespace) -> Cache:
-            within = namespace if resource.namespaced else None
-            return Cache(connection, resource, Backoff(*RECONNECT, chance), clock, within, label_selector)
+        def cache(
+            resource: Resource,
+            label_selector: str = "",
+            namespace: str | None = settings.namespace,
+            optional: bool = False,
+        ) -> Cache:
+            within, backoff = namespace if resource.namespaced else None, Backoff(*RECONNECT, chance)
+            return Cache(connection, resource, backoff, clock, within, label_selector, optional=optional)
 
         mine = f"{selector(routes.MANAGED_BY)},!{routes.REPORT_LABEL}"
         objects = {r.kind: cache(r) for r in (MODELS, ENDPOINTS, SERVING_RUNTIMES)}
-        children = Children(*(cache(r, mine) for r in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, JOBS, PODS)))
+        carriers = {kind: cache(c.resource, mine, optional=bool(c.install)) for kind, c in CARRIERS.items()}
+        children = Children(carriers, *(cache(r, mine) for r in (SERVICES, CONFIG_MAPS, JOBS, PODS)))
         router_namespace = settings.router_namespace or settings.lease_namespace
         routers = Routers(
             cache(PODS, selector(routes.ROUTER_LABELS), router_namespace),
@@ -221,6 +227,8 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
                 each.on_change(lambda obj: changed.put_nowait(_key(obj)))
             for each in (*children, *policies):
                 each.on_change(lambda child: _tell_owner(child, queue.add))
+            for each in carriers.values():
+                each.on_served(lambda: _look_at(objects["Model"], changed))
             _follow_routers(routers, objects["Model"], objects["Endpoint"], queue)
             for each in of_gateway:
                 # The Endpoints of a Model send to where its route does.
@@ -232,8 +240,8 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
             async def work() -> None:
                 for each in caches:
                     await each.wait_synced()
-                for obj in (o for kind in objects.values() for o in kind.list()):
-                    changed.put_nowait(_key(obj))
+                for each in objects.values():
+                    _look_at(each, changed)
                 async with asyncio.TaskGroup() as working:
                     working.create_task(progresses.run())
                     working.create_task(controller.run())
@@ -285,6 +293,11 @@ async def _gateway(settings: Settings, connection: Connection, cache: Callable[.
     return Gateway(key, gateways, cache(HTTP_ROUTES, mine), cache(GRPC_ROUTES, mine), time.monotonic)
 
 
+def _look_at(cache: Cache, changed: asyncio.Queue[Key]) -> None:
+    for obj in cache.list():
+        changed.put_nowait(_key(obj))
+
+
 def _when_moved(gateway: Gateway, caches: Iterable[Cache], changed: asyncio.Queue[Key]) -> Callable[[Object], None]:
     """Has every object looked at when the address of ``gateway`` is another one; its status changes far more often."""
     known = gateway.url()
@@ -293,8 +306,8 @@ def _when_moved(gateway: Gateway, caches: Iterable[Cache], changed: asyncio.Queu
         nonlocal known
         if gateway.url() != known:
             known = gateway.url()
-            for obj in (o for cache in caches for o in cache.list()):
-                changed.put_nowait(_key(obj))
+            for cache in caches:
+                _look_at(cache, changed)
 
     return look
 

@@ -34,12 +34,13 @@ def model(
     resolved = variants.resolve(model, seen)
     runtime = runtimes.get(model.spec.runtime)
     wanted = None
-    if resolved.chosen and resolved.artifact and runtime:
+    unusable = _unusable(model, runtime, seen)
+    if resolved.chosen and resolved.artifact and runtime and not unusable:
         at = timestamp(now)
         wanted = revisions.target(model, resolved.chosen.name, resolved.artifact, runtime, at, resolved.otherwise)
     step = revisions.step(_comparable(model, seen), wanted, seen, now, waits)
     resolved = _with_refusal(resolved, step, seen, model)
-    status = _status(model, resolved, runtime is not None, step, seen, timestamp(now))
+    status = _status(model, resolved, unusable, step, seen, timestamp(now))
     ready = next(c for c in status.conditions if c.type == "Ready")
     return Plan(
         builds=(resolved.build,) if resolved.build else (),
@@ -129,7 +130,7 @@ def _with_refusal(
 def _status(
     model: Model,
     resolved: variants.Resolved,
-    has_runtime: bool,
+    unusable: Verdict | None,
     step: revisions.Step,
     seen: Observation,
     at: str,
@@ -140,10 +141,8 @@ def _status(
     alive = [r for r in step.revisions if step.replicas(r, model.spec.replicas) is not None]
     observed = [seen.workloads.get(names.workload(model.metadata.name, r.name, r.variant)) for r in alive]
     make = functools.partial(condition, generation=model.metadata.generation, before=model.status.conditions, at=at)
-    verdict = _accepted(model, has_runtime, seen)
-    accepted = make("Accepted", *verdict)
-    usable = _variants_ready(model, resolved) if has_runtime else verdict
-    variants_ready = make("VariantsReady", *usable)
+    accepted = make("Accepted", *(unusable or _accepted(model, seen)))
+    variants_ready = make("VariantsReady", *(unusable or _variants_ready(model, resolved)))
     rollout = make("RolloutComplete", *_rollout(model, serving, starting, failed, step, accepted, variants_ready, seen))
     ready = make("Ready", *_ready(model, serving, step, rollout, seen))
     return ModelStatus(
@@ -163,11 +162,19 @@ def _status(
     )
 
 
-def _accepted(model: Model, has_runtime: bool, seen: Observation) -> Verdict:
-    name, runtime = model.metadata.name, model.spec.runtime
-    if not has_runtime:
+def _unusable(model: Model, runtime: ServingRuntimeSpec | None, seen: Observation) -> Verdict | None:
+    """Why nothing can be made of the Model's runtime; None if something can."""
+    what = f"model {model.metadata.name}: spec.runtime {model.spec.runtime!r}"
+    if runtime is None:
         next_step = "apply a ServingRuntime of that name, or use onnxruntime"
-        return False, "RuntimeNotFound", f"model {name}: spec.runtime {runtime!r} does not exist; {next_step}"
+        return False, "RuntimeNotFound", f"{what} does not exist; {next_step}"
+    if why := seen.cannot_deploy_as.get(runtime.deploy_as):
+        return False, "KindNotInstalled", f"{what} is deployed as {runtime.deploy_as}: {why}"
+    return None
+
+
+def _accepted(model: Model, seen: Observation) -> Verdict:
+    name = model.metadata.name
     rollout = model.spec.rollout
     if rollout is not None and (unknown := windows.unknown(rollout.windows)):
         return False, "UnknownTimeZone", f"model {name}: spec.rollout.windows: {unknown}"

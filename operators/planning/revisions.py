@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Sequence
+from typing import Any
 
 from operators.api.commands import ABORT, ONGOING, PROMOTE, RETRY
 from operators.api.evidence import Evidence
@@ -56,11 +57,18 @@ def name(model: Model, variant: str, recipe: Recipe) -> str:
     What there is not always counts only where it is: a Model without it keeps the name it had before there was any.
     """
     spec = model.spec
-    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else recipe.runtime.to_dict()
+    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else _told(recipe.runtime)
     contract = recipe.contract.to_dict() if recipe.contract else None
     made_of = [recipe.uri, recipe.digest, variant, contract, spec.runtime, own_runtime, recipe.resources.to_dict()]
     otherwise = recipe.otherwise.to_dict() if recipe.otherwise else None
     return names.digest([*made_of, *(said for said in (recipe.settings, otherwise) if said)])
+
+
+def _told(runtime: ServingRuntimeSpec) -> dict[str, Any]:
+    told = runtime.to_dict()
+    if runtime.deploy_as == "Deployment":
+        del told["deployAs"]
+    return told
 
 
 def target(

@@ -41,13 +41,18 @@ class Timing:
 
     watch_s: int = 30
     silence_s: float = 35
+    absent_s: float = 10
+    """How often to look whether a resource is served by now."""
 
 
 STEADY = Timing()
 
 
 class Cache:
-    """All objects of ``resource``, in one namespace or in all, that match a label selector."""
+    """All objects of ``resource``, in one namespace or in all, that match a label selector.
+
+    One that is ``optional`` is empty, and in contact, while the API server does not serve its resource.
+    """
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class Cache:
         namespace: str | None = None,
         label_selector: str = "",
         timing: Timing = STEADY,
+        optional: bool = False,
     ) -> None:
         self.resource = resource
         self._connection = connection
@@ -66,8 +72,10 @@ class Cache:
         self._namespace = namespace
         self._label_selector = label_selector
         self._timing = timing
+        self._optional = optional
         self._objects: dict[ObjectKey, Object] = {}
         self._handlers: list[Handler] = []
+        self._served_handlers: list[Callable[[], None]] = []
         self._version: str | None = None
         self._failures = 0
         self._synced = asyncio.Event()
@@ -75,6 +83,8 @@ class Cache:
         """When it last knew the state of the server (or started), by ``clock``."""
         self.trouble = ""
         """The last failure, until the next contact."""
+        self.is_served = True
+        """Whether the API server knows the resource; told by the first list."""
 
     def __str__(self) -> str:
         return f"{self.resource} in {self._namespace or 'all namespaces'}"
@@ -105,6 +115,10 @@ class Cache:
         for obj in tuple(self._objects.values()):
             handler(obj)
 
+    def on_served(self, handler: Callable[[], None]) -> None:
+        """Have ``handler`` called whenever ``is_served`` changes."""
+        self._served_handlers.append(handler)
+
     async def run(self) -> None:
         """Follow the API server until cancelled."""
         while True:
@@ -112,6 +126,14 @@ class Cache:
                 if self._version is None:
                     await self._list()
                 await self._watch()
+            except errors.NotFound as error:
+                self._version = None
+                if self._optional:
+                    self._take_all({})
+                    self._serve(False)
+                    await asyncio.sleep(self._timing.absent_s)
+                else:
+                    await self._wait(error)
             except errors.Unreachable as error:
                 await self._wait(error)
             except Exception as error:
@@ -123,7 +145,11 @@ class Cache:
 
     async def _list(self) -> None:
         listing = await self._connection.list(self.resource, self._namespace, self._label_selector)
-        found = {key_of(obj): _slim(obj) for obj in listing.items}
+        self._take_all({key_of(obj): _slim(obj) for obj in listing.items})
+        self._version = listing.resource_version
+        self._serve(True)
+
+    def _take_all(self, found: dict[ObjectKey, Object]) -> None:
         changed = [
             obj
             for key, obj in found.items()
@@ -131,10 +157,17 @@ class Cache:
         ]
         gone = [obj for key, obj in self._objects.items() if key not in found]
         self._objects = found
-        self._version = listing.resource_version
         self._in_contact()
         self._synced.set()
         self._tell(changed + gone)
+
+    def _serve(self, is_served: bool) -> None:
+        if is_served == self.is_served:
+            return
+        self.is_served = is_served
+        log.info("cache=%r served=%s", str(self), str(is_served).lower())
+        for handler in self._served_handlers:
+            handler()
 
     async def _watch(self) -> None:
         assert self._version is not None

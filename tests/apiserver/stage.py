@@ -153,7 +153,7 @@ class Operator:
         routers = [cache(PODS, selector(routes.ROUTER_LABELS)), cache(CONFIG_MAPS, routes.REPORT_LABEL)]
         policies = cache(NETWORK_POLICIES, mine)
         # No kubelet, no builder: there are neither Jobs nor pods of its own to read.
-        children = Children(made[0], made[1], made[2], cache(JOBS, mine), cache(PODS, mine))
+        children = Children({DEPLOYMENTS.kind: made[0]}, made[1], made[2], cache(JOBS, mine), cache(PODS, mine))
         self.caches = [kinds["Model"], *made, *routers, policies]
         objects: dict[str, Cache] = dict(kinds)
         events = Events(connection, lambda: world.now)

@@ -76,10 +76,12 @@ class Scene:
         await until(is_equal)
 
     @contextlib.asynccontextmanager
-    async def following(self, timing: Timing = STEADY, backoff: Backoff = PROMPT) -> AsyncIterator[Cache]:
+    async def following(
+        self, timing: Timing = STEADY, backoff: Backoff = PROMPT, optional: bool = False
+    ) -> AsyncIterator[Cache]:
         """A cache at work."""
         clock = asyncio.get_running_loop().time
-        cache = Cache(self.connection, self.resource, backoff, clock, self.namespace, timing=timing)
+        cache = Cache(self.connection, self.resource, backoff, clock, self.namespace, timing=timing, optional=optional)
         task = asyncio.create_task(cache.run())
         try:
             yield cache
@@ -327,6 +329,21 @@ async def test_waits_for_a_resource_that_does_not_exist_yet(scene: Scene) -> Non
         await scene.equal(cache)
         await scene.kubectl("delete", "crd", str(scene.resource))
         await until(lambda: not cache.list())
+
+
+async def test_an_optional_resource_is_empty_and_no_trouble_until_it_is_installed(scene: Scene) -> None:
+    scene.resource = gates(scene)
+    told: list[bool] = []
+    async with scene.following(dataclasses.replace(BRISK, absent_s=0.1), optional=True) as cache:
+        cache.on_served(lambda: told.append(cache.is_served))
+        await cache.wait_synced()
+        assert (cache.is_served, cache.trouble, cache.list()) == (False, "", [])
+        await define(scene)
+        await until(lambda: cache.get(scene.namespace, "one"))
+        await scene.equal(cache)
+        await scene.kubectl("delete", "crd", str(scene.resource))
+        await until(lambda: not cache.is_served)
+    assert (cache.list(), told) == ([], [False, True, False])
 
 
 async def test_sees_again_once_a_permission_is_given_back(

@@ -13,6 +13,7 @@ import pytest
 
 from helm import writing
 from operators.actuators.kubernetes import build_jobs, isolation, makers
+from operators.actuators.kubernetes.carriers import deployment
 from operators.api.builder import Builder
 from operators.api.plan import FULL_WEIGHT, Arm, Build, Fetch, Key, Route, Split, Workload
 from operators.api.resources import ComputeList, Resources
@@ -196,8 +197,8 @@ def test_what_the_operator_makes_has_only_fields_that_exist(conforms: Callable[[
     build = Build("a1b2c3d4", json.dumps([{"uri": "pvc://store/a"}, {"uri": "oci://registry/a:1"}]))
     conforms(
         [
-            *(makers.deployment(workload, owner, "penstock-serve:1") for workload in workloads),
-            makers.service(workloads[0], owner),
+            *(deployment.make(w, owner, makers.pod(w, "penstock-serve:1")) for w in workloads),
+            makers.service(workloads[0], owner, {}),
             makers.route(Route("team", "digits", arms), owner),
             makers.route(Split("team", "reader", (("digits", FULL_WEIGHT),)), owner),
             isolation.network_policy(key, workloads, "penstock-system", ("monitoring",), owner),

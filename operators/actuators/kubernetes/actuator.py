@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 
 from operators.actuators.kubernetes import diagnosis, drift, makers, observing
 from operators.actuators.kubernetes.building import Building
+from operators.actuators.kubernetes.carriers import CARRIERS
 from operators.actuators.kubernetes.events import Events
 from operators.actuators.kubernetes.gateway import Gateway
 from operators.actuators.kubernetes.isolation import Isolation
-from operators.actuators.kubernetes.resources import Children, Routers
+from operators.actuators.kubernetes.resources import DEPLOYMENTS, Children, Routers
 from operators.api import routes
 from operators.api.errors import Conflict, OperatorError
 from operators.api.kinds import parse
 from operators.api.model import Model
-from operators.api.plan import Arm, Key, Observation, Plan
+from operators.api.plan import Arm, Key, Observation, Plan, Workload, WorkloadObserved
 from operators.runtime.cache import Cache
 from operators.runtime.connection import Connection
 from operators.runtime.errors import ApiError
@@ -50,14 +51,8 @@ class KubernetesActuator:
         model = parse(owner)
         assert isinstance(model, Model)
         locations = [model.spec.source, *(v.source for v in model.spec.variants if v.source)]
-        labels = observing.labels(key.name)
-        workloads = {
-            key_of(deployment).name: observing.workload(
-                deployment,
-                self.children.pods.list(key.namespace, {routes.WORKLOAD_LABEL: key_of(deployment).name}),
-            )
-            for deployment in self.children.deployments.list(key.namespace, labels)
-        }
+        carried = list(self._carried(key, owner["metadata"]["uid"]))
+        workloads = {key_of(live).name: self._workload(kind, live) for kind, live in carried}
         fetches = dict(observing.fetch(location) for location in locations)
         builds = self.building.observe(key)
         for built in builds.values():
@@ -67,13 +62,25 @@ class KubernetesActuator:
             workloads=workloads,
             builds=builds,
             cannot_build=self.building.hindrance,
+            cannot_deploy_as={
+                kind: CARRIERS[kind].missing for kind, cache in self.children.carriers.items() if not cache.is_served
+            },
         )
         weights = {revision.name: revision.weight for revision in model.status.revisions}
-        reported = {
-            key_of(deployment).name: observing.arm(deployment, weights)
-            for deployment in self.children.deployments.list(key.namespace, labels)
-        }
-        return self._routed(key, seen, reported)
+        return self._routed(key, seen, {key_of(live).name: observing.arm(live, weights) for _, live in carried})
+
+    def _carried(self, key: Key, owner_uid: str) -> Iterator[tuple[str, Object]]:
+        """What carries the workloads of a Model, by kind. What was made for it by others has the same labels."""
+        for kind, cache in self.children.carriers.items():
+            for live in cache.list(key.namespace, observing.labels(key.name)):
+                if _owned_by(live, owner_uid):
+                    yield kind, live
+
+    def _workload(self, kind: str, live: Object) -> WorkloadObserved:
+        namespace, name = key_of(live)
+        labels, deployments = {routes.WORKLOAD_LABEL: name}, self.children.carriers[DEPLOYMENTS.kind]
+        made = [other for other in deployments.list(namespace, labels) if _owned_by(other, live["metadata"]["uid"])]
+        return CARRIERS[kind].observe(live, made, self.children.pods.list(namespace, labels))
 
     def _routed(self, key: Key, seen: Observation, before: Mapping[str, Arm]) -> Observation:
         """``seen`` with what is known of the route; ``before`` is what was reported of each workload last."""
@@ -113,10 +120,9 @@ class KubernetesActuator:
         if self.isolation and plan.builds:
             wanted.append((self.isolation.policies, self.isolation.of_builds(key, plan.builds, reference)))
         for workload in plan.workloads:
-            is_routed = self.gateway is None
-            deployment = makers.deployment(workload, reference, self.fetch_image, self.cache_url, is_routed)
-            wanted.append((self.children.deployments, deployment))
-            wanted.append((self.children.services, makers.service(workload, reference)))
+            kind, pod = workload.runtime.deploy_as, self._pod(workload)
+            wanted.append((self.children.carriers[kind], CARRIERS[kind].make(workload, reference, pod)))
+            wanted.append((self.children.services, makers.service(workload, reference, CARRIERS[kind].selects)))
         if plan.route is not None and self.gateway is not None:
             wanted += self.gateway.children(plan.route, plan.workloads, reference)
         elif plan.route is not None:
@@ -133,11 +139,15 @@ class KubernetesActuator:
             raise OperatorError("; ".join(failures))
         names = {(cache.resource, key_of(child)) for cache, child in wanted}
         for resource, child in self._existing(key):
-            if (resource, key_of(child)) not in names:
+            # What others make of our children has our labels, too.
+            if (resource, key_of(child)) not in names and _owned_by(child, owner["metadata"]["uid"]):
                 await self.connection.delete(resource, child)
         if key.kind == "Model":
             # At last: nothing that serves waits for a build.
             await self.building.act(key, reference, plan.builds)
+
+    def _pod(self, workload: Workload) -> Object:
+        return makers.pod(workload, self.fetch_image, self.cache_url, is_routed=self.gateway is None)
 
     async def _apply(self, cache: Cache, wanted: Object, owner_uid: str) -> None:
         live = cache.get(*key_of(wanted))
@@ -155,7 +165,7 @@ class KubernetesActuator:
         labels = routes.MANAGED_BY | {label: key.name}
         of_gateway = (self.gateway.http_routes, self.gateway.grpc_routes) if self.gateway else ()
         policies = (self.isolation.policies,) if self.isolation else ()
-        children = (self.children.deployments, self.children.services, self.children.config_maps)
+        children = (*self.children.carriers.values(), self.children.services, self.children.config_maps)
         for cache in (*children, *of_gateway, *policies):
             for child in cache.list(key.namespace, labels):
                 yield cache.resource, child

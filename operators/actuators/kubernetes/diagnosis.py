@@ -1,4 +1,4 @@
-"""Why a workload is not ready: from a Deployment and its pods to one cause, in one word and one sentence; pure.
+"""Why a workload is not ready: from its pods and what makes them to one cause, in one word and one sentence; pure.
 
 The sentence names the pod, the container, what Kubernetes says of it and the next step. It stays the same for as long
 as the cause does: a container that crashes again and again passes through waiting, running and ended, back-off times
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from operators.actuators.kubernetes.build_jobs import BUILD_LABEL
@@ -56,9 +56,9 @@ class Cause:
     message: str
 
 
-def cause(deployment: Object, pods: Sequence[Object]) -> Cause | None:
-    """The most telling cause for which a replica of ``deployment`` is not ready; None if none is known."""
-    found = [*_of_deployment(deployment), *filter(None, [of_pods(pods)])]
+def cause(pods: Sequence[Object], causes: Iterable[Cause] = ()) -> Cause | None:
+    """The most telling cause for which a replica is not ready, of ``causes`` and what its pods say; None if none is."""
+    found = [*causes, *filter(None, [of_pods(pods)])]
     return min(found, key=lambda each: REASONS.index(each.reason), default=None)
 
 
@@ -105,7 +105,8 @@ def refusal(words: str) -> Cause:
     return Cause("PodsRefused", said)
 
 
-def _of_deployment(deployment: Object) -> Iterator[Cause]:
+def of_deployment(deployment: Object) -> Iterator[Cause]:
+    """Why ``deployment`` gets no pods."""
     for condition in deployment.get("status", {}).get("conditions", []):
         failed = (condition["type"], condition["status"]) == ("ReplicaFailure", "True")
         # Timing out adds nothing to what the pods say.

@@ -39,8 +39,6 @@ STORAGE_KEYS: Object = {"secretRef": {"name": STORAGE_SECRET, "optional": True}}
 _SOURCE_DIR, _OTHERWISE_DIR = "/mnt/source", "/mnt/otherwise"
 _REGISTRY_DIR = "/mnt/registry"
 _NOBODY = 65532
-_PROVEN_S = 10
-"""How long a replica must answer to count as available: what crashes again and again may answer for a moment."""
 _KILL_GRACE_S = 7
 """Left over after pre-stop sleep and drain, to end and be seen to have ended."""
 
@@ -59,41 +57,20 @@ def owner(key: Key, uid: str) -> Object:
     }
 
 
-def deployment(
-    workload: Workload, owner: Object, fetch_image: str, cache_url: str | None = None, is_routed: bool = True
-) -> Object:
-    """Replicas of one engine serving one variant of one revision, under the ``restricted`` Pod Security Standard.
+def service(workload: Workload, owner: Object, selects: Mapping[str, str]) -> Object:
+    """A headless Service: its EndpointSlices tell the router which replicas are ready.
 
-    ``is_routed`` says that our router alone sends requests there.
+    ``selects`` are labels of the replicas that answer, beside the workload's.
     """
-    labels = _labels(workload)
-    spec: Object = {
-        "minReadySeconds": _PROVEN_S,
-        "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-        "template": {"metadata": {"labels": labels}, "spec": _pod(workload, fetch_image, cache_url, is_routed)},
-    }
-    if workload.replicas is not None:
-        spec["replicas"] = workload.replicas
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": _metadata(workload, labels, owner),
-        "spec": spec,
-    }
-
-
-def service(workload: Workload, owner: Object) -> Object:
-    """A headless Service: its EndpointSlices tell the router which replicas are ready."""
     ports = workload.runtime.ports
     over_http1 = {routes.GRPC_OVER_HTTP1_LABEL: "true"} if workload.runtime.grpc_over_http1 else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(workload, _labels(workload) | over_http1, owner),
+        "metadata": metadata(workload, labels(workload) | over_http1, owner),
         "spec": {
             "clusterIP": "None",
-            "selector": {WORKLOAD_LABEL: workload.name},
+            "selector": {WORKLOAD_LABEL: workload.name, **selects},
             "ports": [
                 {"name": routes.HTTP_PORT, "port": ports.http, "targetPort": "http", "protocol": "TCP"},
                 {
@@ -135,7 +112,8 @@ def route(route: Route | Split, owner: Object) -> Object:
     }
 
 
-def _labels(workload: Workload) -> dict[str, str]:
+def labels(workload: Workload) -> dict[str, str]:
+    """What each object of a workload carries, its pods too."""
     return MANAGED_BY | {
         MODEL_LABEL: workload.model,
         REVISION_LABEL: workload.revision,
@@ -144,7 +122,8 @@ def _labels(workload: Workload) -> dict[str, str]:
     }
 
 
-def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Object:
+def metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Object:
+    """Of an object that has the workload's name."""
     return {
         "name": workload.name,
         "namespace": workload.namespace,
@@ -153,7 +132,11 @@ def _metadata(workload: Workload, labels: dict[str, str], owner: Object) -> Obje
     }
 
 
-def _pod(workload: Workload, fetch_image: str, cache_url: str | None, is_routed: bool) -> Object:
+def pod(workload: Workload, fetch_image: str, cache_url: str | None = None, is_routed: bool = True) -> Object:
+    """Spec of a replica: it fetches the artifact and serves it, under the ``restricted`` Pod Security Standard.
+
+    ``is_routed`` says that our router alone sends requests there.
+    """
     mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
     volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
     mounts = [mount]

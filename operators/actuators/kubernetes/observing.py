@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -49,16 +49,16 @@ def published(built: BuildObserved) -> dict[Fetch, FetchObserved]:
     return {fetch: FetchObserved(FetchState.FETCHED, digest) for fetch, digest in made.items()}
 
 
-def workload(deployment: Object, pods: Sequence[Object]) -> WorkloadObserved:
-    """A Deployment and its pods as the planner sees them.
+def workload(
+    wanted: int, status: Object, pods: Sequence[Object], causes: Iterable[diagnosis.Cause] = ()
+) -> WorkloadObserved:
+    """Replicas as the planner sees them, from a status as a Deployment has it, and the pods.
 
-    Pods of every template count as ready: a Deployment is of one revision, and an older template of it differs in how
-    this version of Penstock runs a revision, not in what it serves.
+    ``causes`` are what is known to be wrong beside what the pods say.
     """
-    wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
     ready = status.get("readyReplicas", 0)
     settled = ready >= wanted and not status.get("unavailableReplicas")
-    cause = None if settled else diagnosis.cause(deployment, pods)
+    cause = None if settled else diagnosis.cause(pods, causes)
     restarts = sum(_restarts(pod, "initContainerStatuses") for pod in pods)
     ended = sum(_restarts(pod, "containerStatuses") for pod in pods)
     return WorkloadObserved(
@@ -96,11 +96,11 @@ def _rounded(count: int) -> int:
     return power * (5 if count >= 5 * power else 2 if count >= 2 * power else 1)
 
 
-def arm(deployment: Object, weights: Mapping[str, int]) -> Arm:
-    """The arm that a Deployment stands for, with its share by ``weights`` of revisions."""
-    labels = deployment["metadata"]["labels"]
+def arm(carrier: Object, weights: Mapping[str, int]) -> Arm:
+    """The arm that what carries a workload stands for, with its share by ``weights`` of revisions."""
+    labels = carrier["metadata"]["labels"]
     revision = labels[makers.REVISION_LABEL]
-    return Arm(deployment["metadata"]["name"], revision, labels[makers.VARIANT_LABEL], weights.get(revision, 0))
+    return Arm(carrier["metadata"]["name"], revision, labels[makers.VARIANT_LABEL], weights.get(revision, 0))
 
 
 def route(namespace: str, name: str, pods: Sequence[Object], reports: Sequence[Object]) -> RouteObserved | None:

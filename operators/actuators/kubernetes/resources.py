@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from operators.api.base import GROUP, VERSION
 from operators.runtime.cache import Cache
@@ -40,11 +40,12 @@ class Routers:
 class Children:
     """Caches of what the operator makes, and of the pods that come of it."""
 
-    deployments: Cache
+    carriers: Mapping[str, Cache]
+    """What carries workloads, by kind."""
     services: Cache
     config_maps: Cache
     jobs: Cache
     pods: Cache
 
     def __iter__(self) -> Iterator[Cache]:
-        return iter((self.deployments, self.services, self.config_maps, self.jobs, self.pods))
+        return iter((*self.carriers.values(), self.services, self.config_maps, self.jobs, self.pods))

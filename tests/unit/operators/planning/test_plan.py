@@ -6,8 +6,9 @@ import json
 
 from operators.api.endpoint import Assignment
 from operators.api.plan import FULL_WEIGHT, Arm, Fetch, FetchObserved, FetchState, Plan, Route, RouteObserved
+from operators.api.runtime import ServingRuntimeSpec
 from operators.api.status import ModelStatus
-from operators.planning import names, plan
+from operators.planning import names, plan, revisions
 from tests.unit.operators.planning.world import RUNTIMES, World, digest, model
 
 
@@ -223,6 +224,25 @@ def test_an_unknown_runtime_is_a_condition_that_names_it() -> None:
     assert world.message("Ready") == (
         "model digits: spec.runtime 'tritn' does not exist; apply a ServingRuntime of that name, or use onnxruntime"
     )
+
+
+def test_a_kind_that_the_cluster_does_not_know_is_a_condition_that_says_so_until_it_does() -> None:
+    world = World(model(), cannot_deploy_as={"Deployment": "the cluster does not serve it; install it"})
+    world.tick()
+    assert world.condition("Accepted") == ("False", "KindNotInstalled")
+    assert world.message("Ready") == (
+        "model digits: spec.runtime 'onnxruntime' is deployed as Deployment: the cluster does not serve it; install it"
+    )
+    assert world.states() == []
+    world.cannot_deploy_as = {}
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_a_revision_of_a_runtime_of_ones_own_keeps_the_name_it_had_before_kinds_were_named() -> None:
+    own = ServingRuntimeSpec(image="mine:1", formats=("onnx",))
+    artifact = Fetch("s3://models/a.onnx", digest("a"))
+    assert revisions.target(model(runtime="mine"), "default", artifact, own, "").name == "e5fa29c3"
 
 
 def test_fields_that_are_not_acted_on_are_named_in_the_status() -> None:

@@ -53,6 +53,7 @@ class World:
     built: BuildObserved = _BUILDING
     """What every build has come to."""
     cannot_build: str = ""
+    cannot_deploy_as: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def observation(self, plan: Plan | None = None) -> Observation:
         locations = [v.source or self.model.spec.source for v in self.model.spec.variants]
@@ -74,6 +75,7 @@ class World:
             "http://router/v2/models/digits",
             builds={build: self.built} if build else {},
             cannot_build=self.cannot_build,
+            cannot_deploy_as=self.cannot_deploy_as,
         )
 
     def tick(self) -> Plan:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from operators.actuators.kubernetes import diagnosis, observing
+from operators.actuators.kubernetes import diagnosis
+from operators.actuators.kubernetes.carriers import deployment as carrier
 from operators.actuators.kubernetes.diagnosis import Cause
 
 Object = dict[str, Any]
@@ -79,6 +81,10 @@ def unschedulable(message: str) -> Object:
 
 def deployment(*conditions: Object, replicas: int = 1, **status: Any) -> Object:
     return {"spec": {"replicas": replicas}, "status": {"conditions": list(conditions), **status}}
+
+
+def cause(live: Object, pods: Sequence[Object]) -> Cause | None:
+    return diagnosis.cause(pods, diagnosis.of_deployment(live))
 
 
 def replica_failure(message: str) -> Object:
@@ -347,14 +353,14 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("found", "expected"), CASES.values(), ids=CASES.keys())
 def test_what_is_wrong_with_a_pod_names_the_pod_the_cause_and_what_to_do(found: Object, expected: Cause | None) -> None:
-    assert diagnosis.cause(deployment(), [found]) == expected
+    assert cause(deployment(), [found]) == expected
 
 
 @pytest.mark.parametrize(("words", "reason", "message"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_pods_that_the_api_server_refuses_are_told_without_the_name_drawn_for_the_attempt(
     words: str, reason: str, message: str
 ) -> None:
-    assert diagnosis.cause(replica_failure(words), []) == Cause(reason, f"pods cannot be created: {message}")
+    assert cause(replica_failure(words), []) == Cause(reason, f"pods cannot be created: {message}")
 
 
 def test_an_object_of_ours_that_quota_refuses_is_told_with_what_to_do() -> None:
@@ -366,8 +372,8 @@ def test_an_object_of_ours_that_quota_refuses_is_told_with_what_to_do() -> None:
 def test_a_rollout_that_timed_out_says_nothing_its_pods_do_not() -> None:
     timed_out = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
     refused = {"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": "exceeded"}
-    assert diagnosis.cause(deployment(timed_out), []) is None
-    assert diagnosis.cause(deployment(refused), []) == Cause("PodsRefused", "pods cannot be created: exceeded")
+    assert cause(deployment(timed_out), []) is None
+    assert cause(deployment(refused), []) == Cause("PodsRefused", "pods cannot be created: exceeded")
 
 
 CRASH_LOOP: list[Object] = [
@@ -386,7 +392,7 @@ CRASH_LOOP: list[Object] = [
 
 
 def test_a_crash_loop_of_a_day_is_a_handful_of_different_observations() -> None:
-    seen = [observing.workload(deployment(unavailableReplicas=1), [pod(phase)]) for phase in CRASH_LOOP]
+    seen = [carrier.observe(deployment(unavailableReplicas=1), [], [pod(phase)]) for phase in CRASH_LOOP]
     told = [key for key, _ in itertools.groupby(seen)]
     assert len(seen) == 1199
     assert [each.restarts for each in told] == [0, 0, *range(1, 10), 10, 20, 50, 100, 200]
@@ -399,21 +405,21 @@ def test_an_image_that_is_pulled_again_and_again_is_told_once() -> None:
         {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "nope:1": ErrImagePull: {PULL_FAILED}'},
     ] * 50
     told = {
-        observing.workload(deployment(), [pod({"image": "nope:1", "state": {"waiting": each}})]) for each in waiting
+        carrier.observe(deployment(), [], [pod({"image": "nope:1", "state": {"waiting": each}})]) for each in waiting
     }
     assert [each.message for each in told] == [PULLED_NOT]
 
 
 def test_quota_that_refuses_again_and_again_is_told_once() -> None:
     words = 'pods "digits-1a2b-default-5d9f-{}" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1'
-    told = {observing.workload(replica_failure(words.format(name)), []) for name in ("8xkzp", "b2c4d", "zzzzz")}
+    told = {carrier.observe(replica_failure(words.format(name)), [], []) for name in ("8xkzp", "b2c4d", "zzzzz")}
     assert len(told) == 1
 
 
 def test_an_address_that_differs_with_every_attempt_is_left_out() -> None:
     words = "dial tcp: lookup r.example.com: read udp 10.88.0.5:{}->10.96.0.10:53: i/o timeout"
     waiting = [{"waiting": {"reason": "ErrImagePull", "message": words.format(port)}} for port in (43523, 60001)]
-    assert len({diagnosis.cause(deployment(), [pod({"state": each})]) for each in waiting}) == 1
+    assert len({cause(deployment(), [pod({"state": each})]) for each in waiting}) == 1
 
 
 def test_of_many_pods_the_worst_cause_of_the_newest_is_told_in_whatever_order_they_come() -> None:
@@ -424,7 +430,7 @@ def test_of_many_pods_the_worst_cause_of_the_newest_is_told_in_whatever_order_th
         pod(crashed, name="new-a", created="2026-01-02T00:00:00Z"),
         pod({"state": {"waiting": {"reason": "ErrImagePull"}}}, name="newest", created="2026-01-03T00:00:00Z"),
     ]
-    told = {diagnosis.cause(deployment(), order) for order in itertools.permutations(pods)}
+    told = {cause(deployment(), order) for order in itertools.permutations(pods)}
     log = "`kubectl -n blue logs new-a -c engine --previous` says more"
     message = f"pod new-a: container engine ended with exit code 1; it is started again, {log}"
     assert told == {Cause("Crashing", message)}
@@ -434,15 +440,15 @@ def test_pods_that_answer_and_pods_that_are_going_say_nothing() -> None:
     going = pod({"state": ended(137)})
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
     recovered = pod({"ready": True, "state": {"running": {}}, "lastState": ended(1)}, ready=True)
-    assert diagnosis.cause(deployment(), [going, recovered]) is None
+    assert cause(deployment(), [going, recovered]) is None
 
 
 def test_an_evicted_pod_is_forgotten_once_another_has_taken_its_place() -> None:
     evicted = pod(phase="Failed", reason="Evicted", message="low on memory")
     replaced = pod({"ready": True}, name="next", created="2026-01-02T00:00:00Z", ready=True)
     starting = pod(name="third", created="2026-01-03T00:00:00Z")
-    assert diagnosis.cause(deployment(replicas=2), [evicted, replaced, starting]) is None
-    told = diagnosis.cause(deployment(replicas=2), [evicted, starting])
+    assert cause(deployment(replicas=2), [evicted, replaced, starting]) is None
+    told = cause(deployment(replicas=2), [evicted, starting])
     assert told is not None
     assert told.reason == "Evicted"
 
@@ -475,5 +481,5 @@ def test_a_pod_that_only_takes_long_is_told_with_what_it_is_about(found: Object,
 def test_reading_changes_nothing() -> None:
     for found, _ in CASES.values():
         before = copy.deepcopy(found)
-        diagnosis.cause(deployment(), [found])
+        cause(deployment(), [found])
         assert found == before

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from operators.actuators.kubernetes import makers
-from operators.api.plan import Fetch, Key, Workload
+from operators.api.plan import Fetch, Workload
 from operators.api.resources import Resources
 from operators.api.status import Otherwise
 from operators.planning import runtimes
@@ -22,10 +22,7 @@ def pod(
     workload = Workload(
         "digits-1-a", "team", "digits", "1", "a", artifact, runtime, 1, Resources(), settings, otherwise
     )
-    owner = makers.owner(Key("Model", "team", "digits"), "uid")
-    deployment = makers.deployment(workload, owner, "penstock-serve:1", cache_url)
-    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
-    return spec
+    return makers.pod(workload, "penstock-serve:1", cache_url)
 
 
 def secrets(container: dict[str, Any], spec: dict[str, Any]) -> set[str]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from operators.actuators.kubernetes import observing
+from operators.actuators.kubernetes.carriers import deployment as carrier
 from operators.api import routes
 from operators.api.plan import Arm, RouteObserved, WorkloadObserved
 
@@ -46,7 +47,7 @@ WHY = "digest is X, expected Y"
 def test_a_deployment_and_its_pods_are_read(
     live: dict[str, Any], pods: list[dict[str, Any]], expected: WorkloadObserved
 ) -> None:
-    assert observing.workload(live, pods) == expected
+    assert carrier.observe(live, [], pods) == expected
 
 
 def test_replicas_that_serve_another_variant_are_counted() -> None:
@@ -57,21 +58,21 @@ def test_replicas_that_serve_another_variant_are_counted() -> None:
 
     other, own = serving('{"digest": "sha256:b", "variant": "fp32"}'), serving('{"digest": "sha256:a"}')
     live = deployment(4, readyReplicas=4)
-    assert observing.workload(live, [other, own, other, serving("")]) == WorkloadObserved(4, 4, otherwise=2)
+    assert carrier.observe(live, [], [other, own, other, serving("")]) == WorkloadObserved(4, 4, otherwise=2)
 
 
 def test_replicas_that_had_ended_are_recovering_until_they_have_answered_for_a_while() -> None:
     crashed = {"metadata": {"name": "p"}, "status": {"containerStatuses": [{"name": "engine", "restartCount": 1}]}}
     just_ready = deployment(readyReplicas=1, unavailableReplicas=1)
-    assert observing.workload(just_ready, [COPYING]) == WorkloadObserved(1, 1, doing=DOING)
+    assert carrier.observe(just_ready, [], [COPYING]) == WorkloadObserved(1, 1, doing=DOING)
     crashed["status"]["conditions"] = [{"type": "Ready", "status": "True"}]  # type: ignore[index]
-    assert observing.workload(just_ready, [crashed]) == WorkloadObserved(1, 1, 1, recovering=True)
-    assert observing.workload(deployment(readyReplicas=1, availableReplicas=1), [crashed]) == WorkloadObserved(1, 1, 1)
+    assert carrier.observe(just_ready, [], [crashed]) == WorkloadObserved(1, 1, 1, recovering=True)
+    assert carrier.observe(deployment(readyReplicas=1, availableReplicas=1), [], [crashed]) == WorkloadObserved(1, 1, 1)
 
 
 @pytest.mark.parametrize(("ended", "told"), [(0, 0), (9, 9), (10, 10), (19, 10), (20, 20), (99, 50), (1234, 1000)])
 def test_restarts_are_told_in_ever_larger_steps(ended: int, told: int) -> None:
-    assert observing.workload(deployment(), [pod({}, restarts=ended)]).restarts == told
+    assert carrier.observe(deployment(), [], [pod({}, restarts=ended)]).restarts == told
 
 
 OLD, NEW = (Arm(f"digits-{name}-a", name, "a", 10_000) for name in ("old", "new"))
