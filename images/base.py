@@ -27,6 +27,7 @@ PACKAGES = (
     "libffi8",
     "libgcc-s1",
     "liblzma5",
+    "libpython3.11",  # what embeds Python, as Triton's backend does
     "libpython3.11-minimal",
     "libpython3.11-stdlib",
     "libsqlite3-0",

@@ -61,7 +61,7 @@ def containerfile(name: str) -> Path:
 def locks() -> list[Path]:
     """The locks from which any image installs."""
     sources = {source for name in NAMES for source in copied(containerfile(name).read_text())}
-    return sorted(ROOT / source for source in sources if source.startswith("requirements/"))
+    return sorted(ROOT / source for source in sources if source.endswith(".txt"))
 
 
 def copied(text: str) -> list[str]:

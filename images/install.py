@@ -29,10 +29,13 @@ SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packag
 
 UNUSED = (
     "numpy/**/tests",
+    "nvidia_pytriton.libs/libpython*",  # for the stub of one Python that the base is not
     "onnx/backend/test",
     "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C; the Python module has its own copy of all of it
     "onnxruntime/tools",
     "onnxruntime/transformers/models",
+    "pytriton/*.py",  # only the server beside that is run
+    "pytriton/[!t]*",
     "**/[!_]*_test.py",  # scipy has modules of its own that end so
     "**/*.pyi",
     "**/*.pyx",
@@ -73,7 +76,9 @@ def dependencies(locks: Sequence[str]) -> None:
 def add(locks: Sequence[str]) -> None:
     """Install locks into the environment."""
     requirements = [f"--requirements={lock}" for lock in locks]
-    uv("pip", "install", "--quiet", f"--python={ENVIRONMENT}", "--only-binary=:all:", "--require-hashes", *requirements)
+    # A lock names everything: what it leaves out is not needed.
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    uv("pip", "install", f"--python={ENVIRONMENT}", *options, *requirements)
     prune(ENVIRONMENT / SITE)
     compile_all(ENVIRONMENT / SITE)
 
@@ -88,6 +93,9 @@ def prune(site: Path) -> None:
         for service in described.iterdir():
             if service.is_dir() and service.name not in AWS_MODELS:
                 remove(service)
+    for stub in site.glob("pytriton/tritonserver/python_backend_stubs/*"):
+        if stub.name not in SITE:
+            remove(stub)
 
 
 def application(image: str, locks: Sequence[str]) -> None:

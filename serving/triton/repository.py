@@ -3,8 +3,9 @@
 ::
 
     models/NAME/config.pbtxt      models/NAME/labels-0.txt      models/NAME/1/model.py
-    backends/python/…             links into the wheel
-    alive                         by which it is seen that the backend's process has ended
+    backends/python/…             links into the wheel, and a copy of the stub
+    bin/bash                      starts the backend's process
+    alive                         by which it is seen that this process has ended
 
 Nothing in it may be written to, and it holds no artifact: the configuration says where that is.
 """
@@ -12,6 +13,7 @@ Nothing in it may be written to, and it holds no artifact: the configuration say
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,6 +26,15 @@ from serving.triton.config import Served
 MODELS, BACKENDS = "models", "backends"
 ALIVE = "alive"
 """A pipe that the process of the backend holds open."""
+PROGRAMS = "bin"
+"""The one folder in which Triton finds programs."""
+_BASH = """\
+#!{python} -S
+# Triton starts its backend by `bash -c " exec PROGRAM WORD..."`. This takes the words as they are and is no shell.
+import os, shlex, sys
+_, program, *words = shlex.split(sys.argv[2])
+os.execv(program, [program, *words])
+"""
 _MODEL = """\
 import os, sys
 # The interpreter that Triton starts looks only where Python itself is installed.
@@ -50,9 +61,13 @@ def write(folder: Path, served: Served, triton: Path) -> None:
         raise ArtifactRefused(f"Triton's Python backend has nothing for Python {python}; it has {there}")
     backend = folder / BACKENDS / "python"
     backend.mkdir(parents=True)
-    for file in (*(triton / "backends" / "python").iterdir(), stub):
+    for file in (triton / "backends" / "python").iterdir():
         (backend / file.name).symlink_to(file)
+    own_stub = Path(shutil.copy(stub, backend))  # Triton changes its mode
+    bash = folder / PROGRAMS / "bash"
+    bash.parent.mkdir()
+    bash.write_text(_BASH.format(python=sys.executable))
     os.mkfifo(folder / ALIVE, 0o600)
     for made in folder.rglob("*"):
         if not (made.is_symlink() or made.is_fifo()):
-            made.chmod(0o500 if made.is_dir() else 0o400)
+            made.chmod(0o500 if made.is_dir() or made in (bash, own_stub) else 0o400)

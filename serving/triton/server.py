@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 _PREFIX = "penstock-triton-"
 _CACHE_BYTES = 64 * 2**20
 _CLOSED = "shared-memory,trace,logging,model-repository"
-_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "TZ")
+_KEPT = ("HOME", "LANG", "TMPDIR", "TZ")
 """Of the environment; the rest is nothing for strangers' models."""
 
 
@@ -70,7 +70,7 @@ def serve(listen: Listen, path: Path, name: str | None, owner: settings.Document
         ports = {name: port for name, port in dataclasses.asdict(listen).items() if name != "host"}
         sys.stdout.write(json.dumps(ports) + "\n")
         sys.stdout.flush()
-        words, told = command(folder, served, listen, triton), environment(triton, os.environ)
+        words, told = command(folder, served, listen, triton), environment(folder, triton, os.environ)
         return _run(words, told, served.name, folder / repository.ALIVE)
 
 
@@ -117,11 +117,12 @@ def command(folder: Path, served: Served, listen: Listen, triton: Path) -> list[
     ]
 
 
-def environment(triton: Path, own: Mapping[str, str]) -> dict[str, str]:
-    """What Triton and the Python in it find their libraries by."""
+def environment(folder: Path, triton: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """What Triton and the Python in it find their libraries by, and the one program that it may start."""
     packages = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     libraries = [sysconfig.get_config_var("LIBDIR"), str(triton.parents[1] / "nvidia_pytriton.libs")]
     return {name: own[name] for name in _KEPT if name in own} | {
+        "PATH": str(folder / repository.PROGRAMS),
         "PYTHONHOME": sys.base_prefix,
         "PYTHONPATH": os.pathsep.join([*packages, str(Path(serving.__file__).parents[1])]),
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),

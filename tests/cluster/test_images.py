@@ -26,6 +26,7 @@ ENTRYPOINTS = {
     "operator": ["penstock", "operator"],
     "router": ["penstock", "router"],
     "serve": ["python", "-m", "serving"],
+    "triton": ["python", "-m", "serving"],
 }
 LOOK = """
 import errno, glob, importlib.metadata, json, os, re, sys
@@ -132,15 +133,16 @@ def test_every_image_runs_restricted_on_a_read_only_root_and_lists_what_it_holds
     }
 
 
-def test_a_server_answers_in_an_image_that_has_no_shell(cluster: Cluster, namespace: str) -> None:
+@pytest.mark.parametrize("name", ["serve", "triton"])
+def test_a_server_answers_in_an_image_that_has_no_shell(cluster: Cluster, namespace: str, name: str) -> None:
     digits(cluster, namespace, "next/model.onnx", "seven.json")
     ready = {"httpGet": {"path": "/v2/health/ready", "port": 8080}, "periodSeconds": 1}
-    args = ["serve", "--host=0.0.0.0", "--name=digits", "/models/model.onnx"]
-    start(cluster, namespace, "serve", args=args, readinessProbe=ready)
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/serve", "--timeout=120s")
-    assert json.loads(cluster.kubectl("-n", namespace, "exec", "serve", "--", "python", "-c", ASK)) == {"digit": 7}
+    args = [name, "--host=0.0.0.0", "--name=digits", "/models/model.onnx"]
+    start(cluster, namespace, name, args=args, readinessProbe=ready)
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
+    assert json.loads(cluster.kubectl("-n", namespace, "exec", name, "--", "python", "-c", ASK)) == {"digit": 7}
     with pytest.raises(Exception, match="no such file"):
-        cluster.kubectl("-n", namespace, "exec", "serve", "--", "/bin/sh", "-c", "true")
+        cluster.kubectl("-n", namespace, "exec", name, "--", "/bin/sh", "-c", "true")
 
 
 def test_a_limit_of_half_a_cpu_is_one_thread_for_an_engine(cluster: Cluster, namespace: str) -> None:

@@ -32,4 +32,4 @@ def test_a_record_of_another_version_is_none(tmp_path: Path, content: str) -> No
 def test_an_unknown_image_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(storage.CannotBuild) as refused:
         build.build(["server"], tmp_path, print)
-    assert str(refused.value) == "no image is named server; there are builder, operator, router, serve"
+    assert str(refused.value) == "no image is named server; there are builder, operator, router, serve, triton"

@@ -38,6 +38,7 @@ def test_the_repository_holds_what_triton_reads_and_nobody_can_write_to_it(tmp_p
         "alive",
         "backends/python/libtriton_python.so",
         "backends/python/triton_python_backend_stub",
+        "bin/bash",
         "models/linear/1/model.py",
         "models/linear/config.pbtxt",
         "models/linear/labels-0.txt",
@@ -70,8 +71,10 @@ def test_what_no_client_needs_asks_for_a_header_that_none_can_send(tmp_path: Pat
 
 
 def test_triton_gets_nothing_of_the_environment_but_what_it_needs(tmp_path: Path) -> None:
-    told = server.environment(wheel(tmp_path), {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s"})
+    own = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s"}
+    told = server.environment(tmp_path / "repository", wheel(tmp_path), own)
 
+    assert told["PATH"] == f"{tmp_path}/repository/bin"
     assert sorted(told) == ["LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH"]
     assert told["LD_LIBRARY_PATH"].endswith(f":{tmp_path}/site-packages/nvidia_pytriton.libs")
 
