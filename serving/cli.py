@@ -95,6 +95,17 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
                             help="0 takes a free one (default: %(default)s)")  # fmt: skip
     triton.set_defaults(run=_triton, command=triton)
 
+    conformance = commands.add_parser("conformance", help="say what a running server can do, and what it cannot")
+    conformance.add_argument("url", metavar="URL", help="of one of its models: http://HOST:PORT/v2/models/NAME")
+    conformance.add_argument("--grpc", metavar="HOST:PORT", help="where it listens for gRPC; without it none is asked")
+    conformance.add_argument("--metrics", metavar="URL", help="its metrics (default: /metrics where REST is)")
+    conformance.add_argument("--input", type=Path, metavar="FILE",
+                             help=".npz with some rows for each input (default: numbers drawn by chance)")  # fmt: skip
+    conformance.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS",
+                             help="for one answer (default: %(default)g)")  # fmt: skip
+    conformance.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
+    conformance.set_defaults(run=_conformance, command=conformance)
+
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
     catalog.add_argument("--index", type=Path, required=True, help="JSON file that lists the models")
     _listening(catalog, env)
@@ -316,6 +327,17 @@ def _triton(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
         ) from error
     listen = server.Listen(options.host, options.http_port, options.grpc_port, options.metrics_port)
     return server.serve(listen, options.path, options.name, said)
+
+
+def _conformance(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    try:
+        from serving.conformance import command, target
+    except ModuleNotFoundError as error:
+        raise ServingError(
+            f"the package {error.name} is needed, which is not installed here; install penstock[local]"
+        ) from error
+    place = target.Place(options.url, options.grpc, options.metrics, options.timeout, options.input)
+    return command.run(place, as_json=options.output == "json")
 
 
 def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

@@ -99,6 +99,12 @@ def triton(ctx: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON)
+def conformance(ctx: typer.Context) -> None:
+    """Say what a running server can do, and what it cannot: conformance URL."""
+    _serving("conformance", ctx.args)
+
+
+@app.command(context_settings=_PASSED_ON)
 def fetch(ctx: typer.Context) -> None:
     """Fetch an artifact by its URI and digest: fetch --uri URI --to DIR."""
     _serving("fetch", ctx.args)

@@ -27,7 +27,7 @@ InferResponse = _messages.message("inference.ModelInferResponse")
 StreamInferResponse = _messages.message("inference.ModelStreamInferResponse")
 
 _FINAL = "triton_final_response"
-_CONTENTS = {
+CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
@@ -41,6 +41,7 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+"""Field of ``InferTensorContents`` for each datatype; those of 16 bits have none."""
 
 
 def parse(kind: Any, body: bytes | bytearray | memoryview) -> Any:
@@ -98,7 +99,7 @@ def _value(name: str, parameter: Any) -> Any:
 
 def _typed(item: Any, shape: tuple[int, ...]) -> tensors.Array:
     tensors.dtype(item.name, item.datatype)
-    field = _CONTENTS.get(item.datatype)
+    field = CONTENTS.get(item.datatype)
     if field is None:
         raise InvalidInput(f"tensor '{item.name}' of datatype {item.datatype} must be sent as raw_input_contents")
     return elements.from_values(item.name, item.datatype, shape, list(getattr(item.contents, field)))
