@@ -30,6 +30,9 @@ IMPORTED = (".skops", ".pt2")
 NEVER_READ = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")
 """Files that a build refuses with what to give instead."""
 
+ENGINE_SUFFIXES = {"openvino": ".openvino.onnx", "litert": ".tflite"}
+"""How the files of an engine are called, other than ONNX Runtime's."""
+
 LIVE_PATH = "/v2/health/live"
 READY_PATH = "/v2/health/ready"
 METRICS_PATH = "/metrics"

@@ -395,6 +395,11 @@ class ModelSpec(Strict):
             "replicas must not be above scaling.maxReplicas",
             lambda self: self.scaling is None or self.replicas <= self.scaling.max_replicas,
         ),
+        Rule(
+            "!has(self.runtime) || self.runtime != 'auto' || has(self.evaluation)",
+            "runtime auto compares engines by what they keep of the quality: add an evaluation, or name an engine",
+            lambda self: self.runtime != "auto" or self.evaluation is not None,
+        ),
     )
     source: Location
     """The artifact everything is made of."""
@@ -416,7 +421,9 @@ class ModelSpec(Strict):
     objective: Objective | None = None
     """What decides between variants that pass."""
     runtime: Name = "onnxruntime"
-    """Engine: `onnxruntime` (built in), `triton` (built into `penstock up`), or the name of a ServingRuntime."""
+    """Engine: `onnxruntime`; `openvino` or `litert`, to which a build lowers all variants; `auto`, whichever
+    of these three is best; `triton` (built into `penstock up`); or the name of a ServingRuntime.
+    """
     replicas: Annotated[int, Field(ge=0, le=10000)] = 1
     """Replicas to run, as set by hand or through the scale subresource."""
     resources: Resources = Resources()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 
-ONNXRUNTIME, TRITON = "onnxruntime", "triton"
+ONNXRUNTIME, OPENVINO, LITERT, AUTO, TRITON = "onnxruntime", "openvino", "litert", "auto", "triton"
+LOWERED = frozenset({OPENVINO, LITERT, AUTO})
+"""Our server all of them: a build lowers the variants to that engine, or tries all and takes the best."""
 
 
 def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
@@ -15,9 +17,9 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
         local=LocalProcess(command=(python, "-m", "serving", "serve", "$(PENSTOCK_MODEL_DIR)")),
         protocols=("v1", "v2", "grpc-v2"),
         grpc_over_http1=True,
-        formats=("onnx", "identity"),
+        formats=("onnx", "openvino", "litert", "identity"),
     )
-    return {ONNXRUNTIME: server}
+    return dict.fromkeys((ONNXRUNTIME, *sorted(LOWERED)), server)
 
 
 def local(python: str) -> dict[str, ServingRuntimeSpec]:
@@ -31,5 +33,5 @@ def local(python: str) -> dict[str, ServingRuntimeSpec]:
     return builtin("", python) | {TRITON: triton}
 
 
-BUILTIN_NAMES = frozenset({ONNXRUNTIME})
+BUILTIN_NAMES = frozenset({ONNXRUNTIME}) | LOWERED
 """Those that are the same everywhere: a revision names them, and their servers make copies of requests."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from operators.api.model import Location, Model, Variant
+from operators.api.model import Location, Model, Pass, Variant
 from operators.api.plan import Build, BuildObserved, BuildState, Fetch, FetchObserved, FetchState, Observation
 from operators.api.status import BuildReport, Otherwise, SourceStatus, VariantStatus
 from operators.planning import builds
@@ -127,15 +127,27 @@ def _otherwise(chosen: _Choice, choices: Sequence[_Choice]) -> Otherwise | None:
 
 
 def _expanded(model: Model, built: BuildObserved | None) -> list[Variant]:
-    """The variants of the spec; in the place of a search, once it is done, those that it found."""
+    """The variants of the spec; once the build is done, what it found in the place of a search, and forms for other
+    engines behind those they are of.
+    """
     result: list[Variant] = []
+    report = built.report if built else None
     for variant in model.spec.variants:
-        if variant.search is None or built is None or built.report is None:
+        of = [one.name for one in report.variants if one.searched_by == variant.name] if report else []
+        if variant.search is None:
             result.append(variant)
-        else:
-            of = (one.name for one in built.report.variants if one.searched_by == variant.name)
+            result += [variant.model_copy(update={"name": name, "passes": _lowered(variant, name)}) for name in of]
+        elif report:
             result += [variant.model_copy(update={"name": name}) for name in of]
+        else:
+            result.append(variant)
     return result
+
+
+def _lowered(variant: Variant, name: str) -> tuple[Pass, ...]:
+    """Passes of the form called ``name``, which the builder calls by the engine it is for."""
+    engine = name.removeprefix(f"{variant.name}-")
+    return (*variant.passes, Pass.model_validate({"lower": {"target": engine}}))
 
 
 def _made(

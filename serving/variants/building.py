@@ -20,19 +20,29 @@ from serving.artifacts import storage
 from serving.engines import cpu
 from serving.errors import ArtifactRefused, InvalidInput
 from serving.settings import seconds
-from serving.variants import evaluation, gate, measuring, metrics, page, recipe, search, sources, stages
+from serving.variants import (
+    evaluation,
+    gate,
+    lowering,
+    measuring,
+    metrics,
+    page,
+    recipe,
+    search,
+    sources,
+    stages,
+    workshop,
+)
 from serving.variants.forms import Form, agree
 from serving.variants.gate import Rule
 from serving.variants.measuring import Measuring
 from serving.variants.passes.base import FILE, file
-from serving.variants.recipe import Asked, Search, Variant
+from serving.variants.recipe import Asked, Lower, Search, Variant
 from serving.variants.report import report
 from serving.variants.workshop import Progress, Workshop
 
 SOURCE = "source"
 """Name of what every variant is compared with, unless a variant without passes has it already."""
-_ENGINES = {"openvino": "openvino", "litert": "ai-edge-litert"}
-"""What a search lowers to, by the package that computes it."""
 _LEARNING = 10.0
 """As many usual steps are as long as one that trains."""
 
@@ -53,7 +63,10 @@ class Build:
                 f"evaluation.maxDrop {said.max_drop:g} is more than {said.metric} has, which goes from 0 to 1; "
                 f"write {said.max_drop / 100:g} for {said.max_drop:g} points"
             )
-        steps = measuring.STEPS + sum(_steps(variant) for variant in (Variant(name=SOURCE), *asked.variants))
+        self._engines = tuple(engine for engine, package in lowering.PACKAGES.items() if workshop.version(package))
+        self._variants = lowering.variants(asked, self._engines)
+        made = (Variant(name=SOURCE), *(variant for variant, _ in self._variants))
+        steps = measuring.STEPS + sum(_steps(variant) for variant in made)
         self._asked = asked
         self._rule = _rule(asked)
         self._workshop = Workshop(asked, folder, limits, access or storage.Access(), steps, told)
@@ -71,19 +84,21 @@ class Build:
             evaluated = self._asked.evaluation
             dataset = self._workshop.fetched("dataset", evaluated.dataset) if evaluated else None
             # The source first: what is wrong with it, or with the data, is known before anything is trained.
-            plain = next((one for one in self._asked.variants if one.is_source), Variant(name=SOURCE))
+            variants = [variant for variant, _ in self._variants]
+            plain = next((one for one in variants if one.is_source), Variant(name=SOURCE))
             origin = self._made(plain, source, dataset)
             if origin.refused:
                 raise ArtifactRefused(f"the source cannot be used: {origin.refused}")
             self._evaluate(origin, origin, dataset)
-            forms = [origin] if plain not in self._asked.variants else []
-            for variant in self._asked.variants:
+            forms = [origin] if plain not in variants else []
+            for variant, of in self._variants:
                 if variant is plain:
                     forms.append(origin)
                 elif variant.search is not None:
                     forms += self._searched(variant.name, variant.search, origin, source, dataset)
                 else:
-                    forms.append(self._judged(origin, self._made(variant, source, dataset), dataset))
+                    form = self._judged(origin, self._made(variant, source, dataset), dataset)
+                    forms.append(dataclasses.replace(form, searched_by=of))
             measured = Measuring(self._workshop, self._asked, self._rule, dataset)
             measured.measure(origin, forms)
             found: dict[str, Any] = report(self._asked, origin, forms, self._rule, measured)
@@ -115,6 +130,8 @@ class Build:
             first = make(form.name, "check", {}, {"model": form.model}).facts
             form.digest, form.bytes = first["digest"], first["bytes"]
             form.signature, form.operators = first["signature"], first["operators"]
+            if absent := [one.lower.target for one in variant.passes if one.lower and not self._computes(one.lower)]:
+                raise ArtifactRefused(f"{absent[0]} is not installed here; install penstock[{absent[0]}]")
             for one in variant.passes:
                 inputs = {"model": form.model}
                 if one.samples is not None:
@@ -132,6 +149,10 @@ class Build:
             form.refused, form.digest = str(error), ""
         return form
 
+    def _computes(self, told: Lower) -> bool:
+        """Whether the engine is here; of TensorRT the pass itself says so, by the device."""
+        return told.target in self._engines or told.target not in lowering.PACKAGES
+
     def _searched(self, name: str, asked: Search, origin: Form, source: Path, dataset: Path | None) -> list[Form]:
         """The variants that a search tries, in order; none is begun once its budget is spent."""
         rule = self._rule
@@ -143,7 +164,7 @@ class Build:
             frozenset(origin.operators),
             computes_fp16=False,
             computes_bf16=cpu.computes_bf16(),
-            engines=tuple(target for target, package in _ENGINES.items() if package in self._workshop.tools),
+            engines=self._engines,
         )
         began, found, tried = time.monotonic(), list[Form](), list[search.Tried]()
         while time.monotonic() - began < seconds(asked.budget):

@@ -27,7 +27,7 @@ class Form:
     operators: Sequence[str] = ()
     """Kinds of nodes of its graph."""
     searched_by: str = ""
-    """The variant whose search found it."""
+    """The variant whose search found it, or for another engine than which it is."""
     refused: str = ""
     outcome: Outcome | None = None
     quality: Quality | None = None

@@ -105,8 +105,13 @@ class Verdict:
     reason: str
 
 
-def judge(source: Candidate, others: Sequence[Candidate], rule: Rule, costs: str) -> Mapping[str, Verdict]:
-    """A verdict for each of ``others`` by name. ``costs`` says what cost is, such as ``CPU time``."""
+def judge(
+    source: Candidate, others: Sequence[Candidate], rule: Rule, costs: str, engine: str = ""
+) -> Mapping[str, Verdict]:
+    """A verdict for each of ``others`` by name. ``costs`` says what cost is, such as ``CPU time``.
+
+    Where everything is for one ``engine``, the source is no rival: one of them has to serve, whatever it takes.
+    """
     verdicts: dict[str, Verdict] = {}
     best = source
     for one in sorted(others, key=lambda candidate: (-candidate.cost, candidate.name)):
@@ -114,6 +119,10 @@ def judge(source: Candidate, others: Sequence[Candidate], rule: Rule, costs: str
         gain = best.cost / one.cost if one.cost else math.inf
         if problem:
             verdicts[one.name] = Verdict(False, problem)
+        elif engine and best is source:
+            takes = f"{one.cost / source.cost:.2f} times the {costs} of the source by ONNX Runtime"
+            verdicts[one.name] = Verdict(True, f"it is for {engine}, as is asked: {takes}, {_kept(one.quality, rule)}")
+            best = one
         elif gain < LEAST_GAIN:
             verdicts[one.name] = Verdict(False, _not_worth_it(best, source, gain, costs))
         else:

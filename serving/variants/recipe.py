@@ -235,6 +235,8 @@ class Asked(_Strict, frozen=True, kw_only=True):
     objective: Objective = Objective()
     contract: dict[str, Any] = {}
     max_batch: Positive = 32
+    engine: Literal["", "openvino", "litert", "auto"] = ""
+    """What everything is lowered to, and serves by: one engine, or the best; empty: as each variant's passes say."""
 
 
 def parse(document: bytes | str) -> Asked:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.engines import artifact, cpu
+from serving.errors import ArtifactRefused
 from serving.variants import choosing, gate, recipe
 from serving.variants.forms import Form
 from serving.variants.gate import Candidate, Quality, Rule, Verdict
@@ -23,6 +24,9 @@ def report(asked: Asked, origin: Form, forms: Sequence[Form], rule: Rule | None,
     """Of ``forms``, of which ``origin`` is the source; what the gate and the objective make of them included."""
     verdicts = _verdicts(asked, origin, forms, rule, measured)
     passed = [form for form in forms if verdicts[form.name].accepted]
+    if not passed:
+        why = "; ".join(f"{form.name}: {verdicts[form.name].reason}" for form in forms if form is not origin)
+        raise ArtifactRefused(f"nothing may serve by {asked.engine}: {why}")
     meeting = [form for form in passed if measured.meets(form)]
     chosen = min(meeting or passed, key=measured.counted if meeting else measured.call_ms)
     others = [form for form in forms if form is not origin and not form.refused]
@@ -60,36 +64,45 @@ def _verdicts(
     others = [form for form in forms if form is not origin and not form.refused]
     if rule is not None and origin.quality is not None:
         costs = _COSTS[asked.objective.minimize]
-        rivals = _rivals([one for one in others if one.cost], rule, costs, measured)
+        compared = [one for one in others if one.cost and (one.searched_by or asked.engine == "auto")]
+        rivals = _rivals(compared, rule, costs, measured)
         candidates = [
             Candidate(one.name, one.quality, measured.counted(one))
             for one in others
             if one.quality and one.cost and one.name not in rivals
         ]
         first = Candidate(origin.name, origin.quality, measured.counted(origin))
-        found = {**rivals, **gate.judge(first, candidates, rule, costs)}
+        found = {**rivals, **gate.judge(first, candidates, rule, costs, _engine(asked))}
         # A search measures only what may be chosen.
         lacking = {one.name: gate.lacking(one.quality, rule) for one in others if one.quality and not one.cost}
         found |= {name: Verdict(False, why) for name, why in lacking.items()}
     unproven = Verdict(False, "nothing says what it may lose; set spec.evaluation with a dataset")
     for form in forms:
         if form is origin:
-            found[form.name] = Verdict(True, "the source itself")
+            other = f", which is not for {engine}" if (engine := _engine(asked)) else ""
+            found[form.name] = Verdict(not other, f"the source itself{other}")
         elif form.refused:
             found[form.name] = Verdict(False, form.refused)
         found.setdefault(form.name, unproven)
     return found
 
 
+def _engine(asked: Asked) -> str:
+    """The one that everything has to serve by."""
+    return asked.engine if asked.engine != "auto" else ""
+
+
 def _rivals(found: Sequence[Form], rule: Rule, costs: str, measured: Measuring) -> dict[str, Verdict]:
-    """Of what searches found, those that cost hardly more than the best of it: they must not stand in its way."""
-    keep = [one for one in found if one.searched_by and one.quality and not gate.lacking(one.quality, rule)]
+    """Of what was made to be compared, by a search or for several engines, those that cost hardly more than the best:
+    they must not stand in its way.
+    """
+    keep = [one for one in found if one.quality and not gate.lacking(one.quality, rule)]
     if not keep:
         return {}
     best = min(keep, key=measured.counted)
     apart = {one.name: measured.counted(one) / measured.counted(best) for one in keep if one is not best}
     return {
-        name: Verdict(False, f"variant {best.name} of the same search takes {share:.2f} times less {costs}")
+        name: Verdict(False, f"variant {best.name}, tried beside it, takes {share:.2f} times less {costs}")
         for name, share in apart.items()
         if share < gate.LEAST_GAIN
     }

@@ -58,7 +58,7 @@ class Workshop:
         steps: float,
         told: Callable[[Progress], None],
     ) -> None:
-        self.tools = {name: version for name in _TOOLS if (version := _version(name))}
+        self.tools = {name: found for name in _TOOLS if (found := version(name))}
         """Versions of what makes and measures, by package."""
         self._asked = asked
         self._folder = folder
@@ -145,7 +145,7 @@ class Workshop:
         return text
 
 
-def _version(tool: str) -> str:
+def version(tool: str) -> str:
     """Empty where it is not installed, as engines need not be."""
     try:
         return importlib.metadata.version(tool)

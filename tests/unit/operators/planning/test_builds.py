@@ -6,6 +6,9 @@ import dataclasses
 import json
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from operators.api.model import Model
 from operators.api.plan import BuildObserved, BuildState
 from operators.api.status import BuildReport
@@ -198,3 +201,58 @@ def test_a_pickle_is_refused_in_the_words_of_the_build() -> None:
     world.settle()
     assert world.model.status.variants[0].reason == "a.pkl is a pickle"
     assert world.condition("Ready")[0] == "False"
+
+
+def test_a_runtime_to_which_models_are_lowered_has_all_variants_built_for_it() -> None:
+    world = World(quantized(runtime="openvino"))
+    (build,) = world.settle().builds
+    assert (serving(world), world.condition("Ready")[0]) == ("", "False")
+    assert json.loads(build.document)["engine"] == "openvino"
+
+    lowered = {**FP32, "uri": "file:///builds/stages/lower-1/model.openvino.onnx", "digest": digest("d")}
+    world.built = done("int8", lowered, INT8)
+    world.settle()
+    assert serving(world) == "int8"
+
+
+def test_what_serves_goes_on_until_the_other_engine_s_variants_are_made() -> None:
+    world = World(quantized())
+    world.built = done("int8", FP32, INT8)
+    world.settle()
+    world.built = BuildObserved(BuildState.RUNNING, "fp32: lower (40%)")
+    world.edit(quantized(runtime="litert"))
+    world.settle()
+    assert (serving(world), world.condition("VariantsReady")) == ("int8", ("False", "Building"))
+
+
+def test_the_best_engine_is_taken_where_all_are_tried() -> None:
+    world = World(quantized(runtime="auto"))
+    world.settle()
+    assert serving(world) == "fp32"
+    forms = [
+        {**INT8, "accepted": False, "reason": "variant int8-openvino, tried beside it, takes 1.04 times less CPU time"},
+        {**TINY, "name": "int8-openvino", "searchedBy": "int8"},
+        {**SLOW, "name": "fp32-litert", "searchedBy": "fp32"},
+    ]
+    world.built = done("int8-openvino", FP32, *forms)
+    world.settle()
+    assert serving(world) == "int8-openvino"
+    assert {v.name: v.state for v in world.model.status.variants} == {
+        "fp32": "Ready",
+        "fp32-litert": "Refused",
+        "int8": "Refused",
+        "int8-openvino": "Selected",
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "uri"), [("litert", "s3://models/m.tflite"), ("openvino", "s3://m/m.openvino.onnx")]
+)
+def test_a_file_of_the_engine_serves_as_it_is(engine: str, uri: str) -> None:
+    plain = model("a", runtime=engine, source={"uri": uri, "digest": digest("a")})
+    assert builds.wanted(plain, digest("a")) is None
+
+
+def test_engines_are_compared_by_an_evaluation_alone() -> None:
+    with pytest.raises(ValidationError, match="add an evaluation, or name an engine"):
+        model("a", runtime="auto")

@@ -122,3 +122,16 @@ def test_a_drop_that_is_no_number_refuses_a_variant() -> None:
     assert judged(Candidate("odd", quality(slices=slices), 1.0))["odd"] == Verdict(
         False, why.format(60, " where label is 8")
     )
+
+
+def test_where_one_engine_is_asked_for_the_source_is_no_rival_and_what_is_bad_is_refused_all_the_same() -> None:
+    others = [
+        Candidate("plain", quality(0.0, 0.004), 12.0),
+        Candidate("int8", quality(0.001, 0.005), 4.0),
+        Candidate("bad", quality(0.4, 0.45), 1.0),
+    ]
+    found = gate.judge(SOURCE, others, RULE, "CPU time", "openvino")
+
+    assert {name: one.accepted for name, one in found.items()} == {"plain": True, "int8": True, "bad": False}
+    assert found["plain"].reason.startswith("it is for openvino, as is asked: ")
+    assert "times the CPU time of the source by ONNX Runtime" in found["plain"].reason
