@@ -5,6 +5,8 @@ from __future__ import annotations
 from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 
 ONNXRUNTIME, OPENVINO, LITERT, AUTO, TRITON = "onnxruntime", "openvino", "litert", "auto", "triton"
+KSERVE = "kserve"
+"""Our server, as an InferenceService."""
 LOWERED = frozenset({OPENVINO, LITERT, AUTO})
 """Our server all of them: a build lowers the variants to that engine, or tries all and takes the best."""
 
@@ -19,7 +21,8 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
         grpc_over_http1=True,
         formats=("onnx", "openvino", "litert", "identity"),
     )
-    return dict.fromkeys((ONNXRUNTIME, *sorted(LOWERED)), server)
+    kserve = server.model_copy(update={"deploy_as": "InferenceService"})
+    return dict.fromkeys((ONNXRUNTIME, *sorted(LOWERED)), server) | {KSERVE: kserve}
 
 
 def local(python: str) -> dict[str, ServingRuntimeSpec]:
@@ -33,5 +36,5 @@ def local(python: str) -> dict[str, ServingRuntimeSpec]:
     return builtin("", python) | {TRITON: triton}
 
 
-BUILTIN_NAMES = frozenset({ONNXRUNTIME}) | LOWERED
+BUILTIN_NAMES = frozenset({ONNXRUNTIME, KSERVE}) | LOWERED
 """Those that are the same everywhere: a revision names them, and their servers make copies of requests."""

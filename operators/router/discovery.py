@@ -15,6 +15,8 @@ Object = dict[str, Any]
 
 SLICES = routes.MANAGED_BY | {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
 """Labels of the slices to go by. Kubernetes copies a Service's own labels to them."""
+SERVICE_LABEL = "kubernetes.io/service-name"
+"""Of a slice: the Service that it belongs to. A workload's own has the workload's name."""
 
 
 def table(
@@ -57,6 +59,8 @@ def servers(slices: Iterable[Object]) -> dict[str, tuple[Server, ...]]:
         http, grpc = ports.get(routes.HTTP_PORT), ports.get(routes.GRPC_PORT)
         if routes.WORKLOAD_LABEL not in labels or not http or not grpc or one["addressType"] == "FQDN":
             continue
+        if labels.get(SERVICE_LABEL, labels[routes.WORKLOAD_LABEL]) != labels[routes.WORKLOAD_LABEL]:
+            continue  # of another Service of the same pods: who makes them may copy our labels
         key = f"{one['metadata']['namespace']}/{labels[routes.WORKLOAD_LABEL]}"
         over_http1 = labels.get(routes.GRPC_OVER_HTTP1_LABEL) == "true"
         for endpoint in one.get("endpoints") or ():

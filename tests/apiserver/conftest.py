@@ -70,18 +70,19 @@ class Cluster:
                 state = self.kubectl("get", "configmaps,deployments,endpoints,jobs,models", "-o", "yaml")
                 raise AssertionError(f"{what}: not so after {deadline_s} s\n{state[-6000:]}")
 
-    def ready(self, deployment: str, address: str | None = None) -> None:
+    def ready(self, workload: str, address: str | None = None, deployment: str = "") -> None:
         """Stand in for the kubelet this tier has not: report every replica as ready, at ``address``.
 
-        A replica with an address is an endpoint, and for that it has to be on a node.
+        A replica with an address is an endpoint, and for that it has to be on a node. The Deployment has the name of
+        the workload unless it has another one.
         """
-        wanted = self.get("deployment", deployment)["spec"]["replicas"]
+        wanted = self.get("deployment", deployment or workload)["spec"]["replicas"]
         # The deployment controller writes the status from ready pods, so pods are what is marked.
         self.until(
-            f"{deployment} has {wanted} pods",
-            lambda: len(self._pods(deployment)) == wanted,
+            f"{workload} has {wanted} pods",
+            lambda: len(self.pods(workload)) == wanted,
         )
-        for pod in self._pods(deployment):
+        for pod in self.pods(workload):
             conditions = [{"type": t, "status": "True"} for t in ("Ready", "ContainersReady", "PodScheduled")]
             addresses = {}
             if address:
@@ -115,8 +116,9 @@ class Cluster:
         )
         return self.get("pod", name)
 
-    def _pods(self, deployment: str) -> list[str]:
-        selector = f"penstock.dev/workload={deployment}"
+    def pods(self, workload: str) -> list[str]:
+        """Names of its pods that do not end."""
+        selector = f"penstock.dev/workload={workload}"
         items = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
         return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
 

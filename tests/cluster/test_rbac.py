@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.digits import Digits
+from tests.rig import kserve
 from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.node.layout import Node
@@ -77,7 +79,10 @@ def used(cluster: Cluster, node: Node, account: str) -> tuple[set[Right], set[Ri
 
 @pytest.fixture
 def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: Server, tmp_path: pathlib.Path) -> None:
-    """A Model comes, is replaced and goes, as does its Endpoint; another has no artifact, and no data to build by."""
+    """A Model comes, is replaced and goes, as does its Endpoint; another has no artifact, and no data to build by;
+    what would carry a third one is made, and given up.
+    """
+    kserve.install(cluster.kubectl, os.environ)
     digits = Digits(cluster, namespace, buckets, tmp_path, {"resources": {"requests": {"cpu": "20m"}}})
     digits.apply("first")
     arms = [{"name": "all", "model": "digits", "weight": 100}]
@@ -100,7 +105,14 @@ def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: S
     cluster.until("its build is refused", lambda: cluster.kubectl(*refused) == "Refused")
     cluster.apply({**other, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
     cluster.until("they are given up", lambda: not cluster.kubectl(*policy))
-    cluster.kubectl("-n", namespace, "delete", "model/digits", "model/other", "endpoint/reader")
+    carried = {**other, "metadata": {"name": "carried"}}
+    cluster.apply({**carried, "spec": {"source": missing, "runtime": "kserve"}}, namespace=namespace)
+    services = ("-n", namespace, "get", "inferenceservices", "-o", "name")
+    cluster.until("an InferenceService is made", lambda: bool(cluster.kubectl(*services)))
+    cluster.apply({**carried, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
+    cluster.until("it is given up", lambda: not cluster.kubectl(*services))
+    models = ("model/digits", "model/other", "model/carried")
+    cluster.kubectl("-n", namespace, "delete", *models, "endpoint/reader")
 
 
 @pytest.mark.usefixtures("journey")

@@ -53,6 +53,8 @@ REGISTRY = Target("registry", "github.com/distribution/distribution/v3/cmd/regis
 HELM = Target("helm", "helm.sh/helm/v3/cmd/helm", "helm", 3)
 KUBECONFORM = Target("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "kubeconform", 0.2)
 """Holds manifests against JSON schemas (Apache-2.0)."""
+KSERVE = Target("manager", "github.com/kserve/kserve/cmd/manager", "kserve", 4)
+"""KServe's controller (Apache-2.0)."""
 NODE = (
     Target("kubelet", "k8s.io/kubernetes/cmd/kubelet", "kubernetes", 0.6),
     Target("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "kubernetes", 0.2),
@@ -62,7 +64,7 @@ NODE = (
 """What a node runs beside a control plane."""
 TIERS = {
     "storage": (S3_GATEWAY, REGISTRY),
-    "apiserver": (*TARGETS, HELM, KUBECONFORM),
+    "apiserver": (*TARGETS, HELM, KUBECONFORM, KSERVE),
     "cluster": (*TARGETS, *NODE, S3_GATEWAY, HELM, REGISTRY, KUBECONFORM),
 }
 """What each test tier needs."""

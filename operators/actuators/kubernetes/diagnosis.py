@@ -33,6 +33,7 @@ REASONS = (
     "NodeLost",
     "QuotaExceeded",
     "PodsRefused",
+    "NotDeployed",
     "Unschedulable",
     "Evicted",
     "PodFailed",
@@ -87,7 +88,7 @@ def doing(pods: Sequence[Object]) -> str:
 def refusal(words: str) -> Cause:
     """Why the API server refused to create something, and what to do about it."""
     # A pod's name is drawn anew for each attempt.
-    said = _plain(re.sub(r'^pods "[^"]*" is forbidden: ', "", words))
+    said = plain(re.sub(r'^pods "[^"]*" is forbidden: ', "", words))
     if quota := re.search(r"exceeded quota: ([^,]+)", said):
         todo = f"raise ResourceQuota {quota[1]}, or lower what the namespace uses"
         return Cause("QuotaExceeded", f"{said}; {todo}")
@@ -135,14 +136,14 @@ def _of_pod(pod: Object, pods: Sequence[Object]) -> Iterator[Cause]:
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False" and scheduled.get("message"):
         noise = r"[,.]? (no new claims to deallocate, )?preemption: .*|(?<=not found)\. not found|[. ]*$"
-        said = re.sub(noise, "", _plain(scheduled["message"]))
+        said = re.sub(noise, "", plain(scheduled["message"]))
         yield Cause("Unschedulable", f"{_name(pod)} fits no node: {said}; {_make_room(pod, said)}")
 
 
 def _of_container(pod: Object, container: Object) -> Iterator[Cause]:
     where = f"{_name(pod)}: container {container['name']}"
     waiting = container.get("state", {}).get("waiting", {})
-    reason, said = waiting.get("reason", ""), _plain(waiting.get("message", ""))
+    reason, said = waiting.get("reason", ""), plain(waiting.get("message", ""))
     if reason in _IMAGE:
         said = re.sub(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?', "", said)
         yield Cause(
@@ -190,7 +191,7 @@ def _cannot_run(where: str, said: str) -> Cause:
 
 def _ended_pod(pod: Object) -> Cause:
     status = pod["status"]
-    reason, said = status.get("reason", ""), _plain(status.get("message", "")).rstrip(". ")
+    reason, said = status.get("reason", ""), plain(status.get("message", "")).rstrip(". ")
     if reason == "Evicted":
         todo = f"set {_said_by(pod, 'requests')} to what it needs, so that it gets a node with as much"
         return Cause("Evicted", f"{_name(pod)} was evicted: {said}; {todo}")
@@ -274,11 +275,11 @@ def _is_over(pod: Object) -> bool:
 def last_words(text: str) -> str:
     """The last line: of a log it is the one that says why."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return _plain(lines[-1] if lines else "")
+    return plain(lines[-1] if lines else "")
 
 
-def _plain(text: str) -> str:
-    """One line, without what differs from one attempt to the next."""
+def plain(text: str) -> str:
+    """What somebody else said as one line, without what differs from one attempt to the next."""
     text = re.sub(r"rpc error: code = \w+ desc = ", "", " ".join(text.split()))
     text = re.sub(r"(\d+\.\d+\.\d+\.\d+):\d+->", r"\1->", text)
     text = re.sub(r"^\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(Z|[+-][\d:]+)?\]?\s+", "", text)

@@ -18,12 +18,16 @@ APPLIED = "penstock.dev/applied"
 
 
 def stamped(wanted: dict[str, Any]) -> dict[str, Any]:
-    """``wanted`` with the hash of itself as annotation."""
-    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
+    """``wanted`` with the hash of itself as annotation, unless it has a stamp already."""
     result = copy.deepcopy(wanted)
-    annotations = result["metadata"].setdefault("annotations", {})
-    annotations[APPLIED] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    result["metadata"].setdefault("annotations", {}).setdefault(APPLIED, digest(wanted))
     return result
+
+
+def digest(wanted: dict[str, Any]) -> str:
+    """A hash that is the same for what is the same."""
+    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differs(wanted: Any, live: Any, *, quantity: bool = False) -> bool:

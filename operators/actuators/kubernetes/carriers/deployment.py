@@ -13,13 +13,16 @@ from operators.api.routes import WORKLOAD_LABEL
 _PROVEN_S = 10
 """How long a replica must answer to count as available: what crashes again and again may answer for a moment."""
 
+STRATEGY: Object = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+"""Only what changes in how a revision is run replaces pods within a Deployment."""
+
 
 def make(workload: Workload, owner: Object, pod: Object) -> Object:
     """Replicas of one engine serving one variant of one revision."""
     spec: Object = {
         "minReadySeconds": _PROVEN_S,
         "selector": {"matchLabels": {WORKLOAD_LABEL: workload.name}},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "strategy": STRATEGY,
         "template": {"metadata": {"labels": makers.labels(workload)}, "spec": pod},
     }
     if workload.replicas is not None:

@@ -33,6 +33,12 @@ def endpoint_slice(
     }
 
 
+def of_service(name: str) -> dict[str, Any]:
+    found = endpoint_slice(_1=READY)
+    found["metadata"]["labels"]["kubernetes.io/service-name"] = name
+    return found
+
+
 def server(host: str, over_http1: bool = True) -> Server:
     return Server(host, 8080, 9000, over_http1)
 
@@ -52,6 +58,8 @@ def server(host: str, over_http1: bool = True) -> Server:
         ([endpoint_slice(over_http1=False, _1=READY)], {"ns/m-r1": (server("10.88.0.1", False),)}),
         ([endpoint_slice(_1=READY) | {"ports": [{"name": "http", "port": 8080}]}], {}),
         ([endpoint_slice(_1=READY) | {"ports": None}], {}),
+        ([of_service("m-r1")], {"ns/m-r1": (server("10.88.0.1"),)}),
+        ([of_service("m-r1-predictor")], {}),
         ([endpoint_slice(_1=READY) | {"addressType": "FQDN"}], {}),
         (
             [endpoint_slice("m-r1", _1=READY), endpoint_slice("m-r2", _2=READY)],
@@ -71,6 +79,8 @@ def server(host: str, over_http1: bool = True) -> Server:
         "gRPC over HTTP/2 alone",
         "a port is missing",
         "no ports",
+        "of our Service",
+        "of somebody else's Service of the same pods",
         "host names",
         "two workloads",
     ],
