@@ -98,6 +98,7 @@ TIERS = (
     Tier("local", ("tests/local",), haproxy),
     Tier("conformance", ("tests/conformance",), haproxy),
     Tier("storage", ("tests/storage",), stores),
+    Tier("engines", ("tests/engines",), nothing),
     Tier("variants", ("tests/variants",), nothing),
     Tier("apiserver", ("tests/apiserver",), control_plane),
     Tier("cluster", ("tests/cluster",), node),
@@ -174,6 +175,8 @@ def builds(tier: str, environ: Environ) -> list[tuple[str, ...]]:
     made: list[tuple[str, ...]] = [("tests.rig.binaries", tier)] if tier in binaries.TIERS else []
     if tier == "variants":
         made.append(("serving.variants.toolchains", "torch", "litert"))
+    if tier == "engines":
+        made.append(("serving.variants.toolchains", "litert", "triton"))
     if tier == "local":
         made.append(("serving.variants.toolchains", "triton"))
     return [*made, ("images",)] if tier == "cluster" and not environ.get("KUBECONFIG") else made

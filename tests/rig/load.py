@@ -63,6 +63,8 @@ class Load:
     grpc: str
     rate: float
     namespace: str = "default"
+    tolerance: float = 1e-5
+    """How far a score may be from ONNX Runtime's."""
     answers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     failures: list[str] = dataclasses.field(default_factory=list)
     sent: int = 0
@@ -102,7 +104,7 @@ class Load:
             return
         scores = answer.as_numpy("scores")
         for revision, expected in self._expected.items():
-            if np.allclose(scores, expected, atol=1e-5):
+            if np.allclose(scores, expected, atol=self.tolerance):
                 self.answers[revision] += 1
                 return
         self.failures.append(f"request {number}: {scores} is no revision's answer")

@@ -26,6 +26,8 @@ class ModelServer:
     process: subprocess.Popen[str]
     http_port: int
     grpc_port: int | None
+    metrics_port: int | None = None
+    """Where it is not that of REST."""
 
     @property
     def authority(self) -> str:
@@ -61,7 +63,7 @@ def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[M
             _, errors = process.communicate(timeout=DEADLINE_S)
             raise RuntimeError(f"the server ended with {process.returncode}: {errors}")
         ports = json.loads(line)
-        server = ModelServer(process, ports["http_port"], ports.get("grpc_port"))
+        server = ModelServer(process, ports["http_port"], ports.get("grpc_port"), ports.get("metrics_port"))
         drain = threading.Thread(target=process.communicate, daemon=True)
         drain.start()
         yield server
