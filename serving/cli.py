@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -79,20 +80,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve, command=serve)
 
     triton = commands.add_parser("triton", help="serve one model by Triton's server, over REST and gRPC")
-    triton.add_argument("path", nargs="?", type=_path, metavar="PATH", default=Path(folder),
-                        help="model file, or folder with one (default: %(default)s)")  # fmt: skip
-    triton.add_argument("--name", default=env.get(Env.MODEL), help="name of the model")
-    triton.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
-                        help="said of the model, above what penstock.json in its folder says")  # fmt: skip
-    triton.add_argument("--host", default=env.get(Env.HOST, "127.0.0.1"),
-                        help="address to listen on (default: %(default)s)")  # fmt: skip
-    for protocol, port in (
-        ("http", env.get(Env.HTTP_PORT, contract.HTTP_PORT)),
-        ("grpc", env.get(Env.GRPC_PORT, contract.GRPC_PORT)),
-        ("metrics", 0),
-    ):
-        triton.add_argument(f"--{protocol}-port", type=_port, metavar="PORT", default=str(port),
-                            help="0 takes a free one (default: %(default)s)")  # fmt: skip
+    _one_model(triton, env, "http", "grpc", "metrics")
     triton.set_defaults(run=_triton, command=triton)
 
     conformance = commands.add_parser("conformance", help="say what a running server can do, and what it cannot")
@@ -105,6 +93,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
                              help="for one answer (default: %(default)g)")  # fmt: skip
     conformance.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
     conformance.set_defaults(run=_conformance, command=conformance)
+
+    ray = commands.add_parser("rayserve", help="serve one model by Ray Serve, over REST and gRPC")
+    _one_model(ray, env, "http", "grpc")
+    ray.set_defaults(run=_rayserve, command=ray)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
     catalog.add_argument("--index", type=Path, required=True, help="JSON file that lists the models")
@@ -173,6 +165,22 @@ def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> argpa
     limits.add_argument("--max-requests", type=_positive, default=1024, metavar="N",
                         help="requests of all models that may wait or be computed (default: %(default)s)")  # fmt: skip
     return listening
+
+
+def _one_model(parser: argparse.ArgumentParser, env: Mapping[str, str], *protocols: str) -> None:
+    """What a server of others takes, which is given one model."""
+    folder = env.get(Env.MODEL_DIR, contract.MODEL_DIR)
+    parser.add_argument("path", nargs="?", type=_path, metavar="PATH", default=Path(folder),
+                        help=f"model file, or folder with one (default: {folder.replace('%', '%%')})")  # fmt: skip
+    parser.add_argument("--name", default=env.get(Env.MODEL), help="name of the model")
+    parser.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
+                        help="said of the model, above what penstock.json in its folder says")  # fmt: skip
+    parser.add_argument("--host", default=env.get(Env.HOST, "127.0.0.1"),
+                        help="address to listen on (default: %(default)s)")  # fmt: skip
+    ports = {"http": env.get(Env.HTTP_PORT, contract.HTTP_PORT), "grpc": env.get(Env.GRPC_PORT, contract.GRPC_PORT)}
+    for protocol in protocols:
+        parser.add_argument(f"--{protocol}-port", type=_port, metavar="PORT", default=str(ports.get(protocol, 0)),
+                            help="0 takes a free one (default: %(default)s)")  # fmt: skip
 
 
 def _port(text: str) -> int:
@@ -338,6 +346,20 @@ def _conformance(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
         ) from error
     place = target.Place(options.url, options.grpc, options.metrics, options.timeout, options.input)
     return command.run(place, as_json=options.output == "json")
+
+
+def _rayserve(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
+    from serving import settings
+    from serving.rayserve import server
+
+    said = settings.parse(options.settings, f"--settings (or {Env.SETTINGS})")
+    if importlib.util.find_spec("ray") is None:
+        raise ArtifactRefused(
+            "Ray Serve needs the package ray, which is not installed here; install penstock[local,ray]"
+        )
+    listen = server.Listen(options.host, options.http_port, options.grpc_port)
+    revision, variant = env.get(Env.REVISION, ""), env.get(Env.VARIANT, "")
+    return server.serve(listen, server.Served(options.path, options.name, said, revision, variant))
 
 
 def _catalog(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

@@ -105,6 +105,12 @@ def conformance(ctx: typer.Context) -> None:
 
 
 @app.command(context_settings=_PASSED_ON)
+def rayserve(ctx: typer.Context) -> None:
+    """Run one model behind Ray Serve: rayserve PATH."""
+    _serving("rayserve", ctx.args)
+
+
+@app.command(context_settings=_PASSED_ON)
 def fetch(ctx: typer.Context) -> None:
     """Fetch an artifact by its URI and digest: fetch --uri URI --to DIR."""
     _serving("fetch", ctx.args)

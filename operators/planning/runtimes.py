@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from operators.api.runtime import LocalProcess, ServingRuntimeSpec
 
-ONNXRUNTIME, OPENVINO, LITERT, AUTO, TRITON = "onnxruntime", "openvino", "litert", "auto", "triton"
+ONNXRUNTIME, OPENVINO, LITERT, AUTO = "onnxruntime", "openvino", "litert", "auto"
+TRITON, RAYSERVE = "triton", "rayserve"
 KSERVE = "kserve"
 """Our server, as an InferenceService."""
 LOWERED = frozenset({OPENVINO, LITERT, AUTO})
@@ -26,14 +27,18 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
 
 
 def local(python: str) -> dict[str, ServingRuntimeSpec]:
-    """The same for ``penstock up``, and what comes with Penstock but has no image: Triton behind our own command."""
-    # Its revisions name its command, which therefore names no path: replicas find our Python first.
-    triton = ServingRuntimeSpec(
-        local=LocalProcess(command=("python", "-m", "serving", "triton", "$(PENSTOCK_MODEL_DIR)")),
+    """The same for ``penstock up``, and what comes with Penstock but has no image: others' servers."""
+    return builtin("", python) | {TRITON: _behind("triton"), RAYSERVE: _behind("rayserve")}
+
+
+def _behind(server: str) -> ServingRuntimeSpec:
+    """A server of others in front of our engines, started by our own command of that name."""
+    return ServingRuntimeSpec(
+        # Its revisions name its command, which therefore names no path: replicas find our Python first.
+        local=LocalProcess(command=("python", "-m", "serving", server, "$(PENSTOCK_MODEL_DIR)")),
         protocols=("v2", "grpc-v2"),
         formats=("onnx",),
     )
-    return builtin("", python) | {TRITON: triton}
 
 
 BUILTIN_NAMES = frozenset({ONNXRUNTIME, KSERVE}) | LOWERED

@@ -76,8 +76,9 @@ def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[M
 def start(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """The process alone, on free ports of this machine where it is a server."""
     command, *rest = arguments
-    listening = ["--host", "127.0.0.1", "--http-port", "0"] if command in ("serve", "triton", "catalog") else []
-    listening += ["--grpc-port", "0"] if command in ("serve", "triton") else []
+    inferring = command in ("serve", "triton", "rayserve")
+    listening = ["--host", "127.0.0.1", "--http-port", "0"] if inferring or command == "catalog" else []
+    listening += ["--grpc-port", "0"] if inferring else []
     return subprocess.Popen(
         [sys.executable, "-m", "serving", command, *listening, *rest],
         cwd=ROOT,
