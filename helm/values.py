@@ -43,6 +43,8 @@ class Images(Strict):
     """The model server: in model pods, in the router's catalog and in the cache."""
     builder: Image = Image(repository="penstock-builder")
     """What makes variants of models."""
+    triton: Image = Image(repository="penstock-triton")
+    """The runtime `triton`."""
 
 
 class Resources(Strict):

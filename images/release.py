@@ -18,7 +18,9 @@ import yaml
 from images import build, storage
 
 IN_MANIFESTS = ("operator", "router", "serve")
-"""Images of containers in manifests and chart; a builder's is told to the operator, which starts it."""
+"""Images of containers in manifests and chart."""
+STARTED = ("builder", "triton")
+"""Those that the operator starts, which is told of them."""
 
 
 def push(registry: str, output: Path, say: storage.Say, *, plain_http: bool = False) -> dict[str, str]:
@@ -44,7 +46,7 @@ def push(registry: str, output: Path, say: storage.Say, *, plain_http: bool = Fa
 
 def values(registry: str, digests: Mapping[str, str]) -> dict[str, Any]:
     """Values of the chart that name the images in a registry by digest."""
-    pinned = {name: {"digest": digests[f"penstock-{name}"]} for name in (*IN_MANIFESTS, "builder")}
+    pinned = {name: {"digest": digests[f"penstock-{name}"]} for name in (*IN_MANIFESTS, *STARTED)}
     return {"images": {"registry": registry, **pinned}}
 
 
@@ -53,12 +55,15 @@ def component(registry: str, digests: Mapping[str, str]) -> dict[str, Any]:
     names = [f"penstock-{name}" for name in IN_MANIFESTS]
     catalog = "spec.template.spec.containers.[name=catalog].image"
     environment = "spec.template.spec.containers.[name=operator].env.[name=SERVE_IMAGE].value"
-    builder = {"name": "BUILDER_IMAGE", "value": f"{registry}/penstock-builder@{digests['penstock-builder']}"}
+    started = [
+        {"name": f"{name.upper()}_IMAGE", "value": f"{registry}/penstock-{name}@{digests[f'penstock-{name}']}"}
+        for name in STARTED
+    ]
     operator = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "penstock-operator"},
-        "spec": {"template": {"spec": {"containers": [{"name": "operator", "env": [builder]}]}}},
+        "spec": {"template": {"spec": {"containers": [{"name": "operator", "env": started}]}}},
     }
     return {
         "apiVersion": "kustomize.config.k8s.io/v1alpha1",

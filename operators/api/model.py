@@ -422,7 +422,7 @@ class ModelSpec(Strict):
     """What decides between variants that pass."""
     runtime: Name = "onnxruntime"
     """Engine: `onnxruntime`; `openvino` or `litert`, to which a build lowers all variants; `auto`, whichever
-    of these three is best; `triton` (built into `penstock up`); `kserve`, the server of `onnxruntime` as an
+    of these three is best; `triton`, Triton's server; `kserve`, the server of `onnxruntime` as an
     InferenceService where KServe is installed; or the name of a ServingRuntime.
     """
     replicas: Annotated[int, Field(ge=0, le=10000)] = 1

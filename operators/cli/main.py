@@ -167,6 +167,7 @@ def operator(
         str | None, typer.Option(help="Namespace of the router and its reports.", show_default="the Lease's")
     ] = None,
     image: Annotated[str, typer.Option(help="Image of the built-in model server.")] = "penstock-serve:latest",
+    triton_image: Annotated[str, typer.Option(help="Image of the runtime triton.")] = "penstock-triton:latest",
     router_url: Annotated[
         str | None,
         typer.Option(
@@ -217,6 +218,7 @@ def operator(
         lease_namespace,
         router_namespace,
         image,
+        triton_image,
         router_url,
         gateway,
         network_policies,

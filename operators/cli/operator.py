@@ -87,6 +87,7 @@ class Settings:
     router_namespace: str | None = None
     """Where the router's replicas run and report; None: the Lease's."""
     image: str = "penstock-serve:latest"
+    triton_image: str = "penstock-triton:latest"
     router_url: str | None = None
     """None: that of our router; with ``gateway`` what its status says."""
     gateway: str | None = None
@@ -215,7 +216,7 @@ async def _lead(settings: Settings, chance: random.Random) -> None:
         )
         webhook = Webhook(settings.webhook, Backoff(*WEBHOOK_RETRY, chance), _now) if settings.webhook else None
         await stack.enter_async_context(telling(webhook))
-        engines = runtimes.builtin(settings.image, sys.executable)
+        engines = runtimes.cluster(settings.image, settings.triton_image, sys.executable)
         reconciler = Reconciler(store, actuator, _now, engines, webhook.tell if webhook else None)
         controller = Controller(queue, reconciler.reconcile, settings.workers, clock)
 

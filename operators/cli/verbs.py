@@ -291,7 +291,7 @@ def _get(client: Client, kind: kinds.Kind, name: str) -> Object:
     except NotFound:
         from operators.planning import runtimes
 
-        if kind.kind == "ServingRuntime" and name in runtimes.BUILTIN_NAMES:
+        if kind.kind == "ServingRuntime" and name in runtimes.local(""):
             raise NotFound(f"ServingRuntime {name} is built in: Models use it without there being an object") from None
         raise
 

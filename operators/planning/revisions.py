@@ -57,7 +57,7 @@ def name(model: Model, variant: str, recipe: Recipe) -> str:
     What there is not always counts only where it is: a Model without it keeps the name it had before there was any.
     """
     spec = model.spec
-    own_runtime = None if spec.runtime in runtimes.BUILTIN_NAMES else _told(recipe.runtime)
+    own_runtime = None if runtimes.counts_by_name(spec.runtime, recipe.runtime) else _told(recipe.runtime)
     contract = recipe.contract.to_dict() if recipe.contract else None
     made_of = [recipe.uri, recipe.digest, variant, contract, spec.runtime, own_runtime, recipe.resources.to_dict()]
     otherwise = recipe.otherwise.to_dict() if recipe.otherwise else None

@@ -27,14 +27,26 @@ def builtin(image: str, python: str) -> dict[str, ServingRuntimeSpec]:
 
 
 def local(python: str) -> dict[str, ServingRuntimeSpec]:
-    """The same for ``penstock up``, and what comes with Penstock but has no image: others' servers."""
-    return builtin("", python) | {TRITON: _behind("triton"), RAYSERVE: _behind("rayserve")}
+    """The same for ``penstock up``, and servers of others."""
+    return builtin("", python) | {TRITON: _behind(TRITON), RAYSERVE: _behind(RAYSERVE)}
 
 
-def _behind(server: str) -> ServingRuntimeSpec:
+def cluster(image: str, triton_image: str, python: str) -> dict[str, ServingRuntimeSpec]:
+    """The same for a cluster, and what has an image of its own."""
+    return builtin(image, python) | {TRITON: _behind(TRITON, triton_image)}
+
+
+def counts_by_name(name: str, runtime: ServingRuntimeSpec) -> bool:
+    """Whether it comes with Penstock, so that a revision names it and not its image; False for a user's of the name."""
+    return name in BUILTIN_NAMES or runtime == _behind(name, runtime.image)
+
+
+def _behind(server: str, image: str | None = None) -> ServingRuntimeSpec:
     """A server of others in front of our engines, started by our own command of that name."""
     return ServingRuntimeSpec(
-        # Its revisions name its command, which therefore names no path: replicas find our Python first.
+        image=image,
+        args=(server, "$(PENSTOCK_MODEL_DIR)"),
+        # No path, so that it is the same everywhere: replicas find our Python first.
         local=LocalProcess(command=("python", "-m", "serving", server, "$(PENSTOCK_MODEL_DIR)")),
         protocols=("v2", "grpc-v2"),
         formats=("onnx",),
@@ -42,4 +54,4 @@ def _behind(server: str) -> ServingRuntimeSpec:
 
 
 BUILTIN_NAMES = frozenset({ONNXRUNTIME, KSERVE}) | LOWERED
-"""Those that are the same everywhere: a revision names them, and their servers make copies of requests."""
+"""Those of our own server, which makes copies of requests."""

@@ -140,10 +140,11 @@ def test_an_overlay_has_only_fields_that_exist(
         found["Deployment", f"penstock-{component}"]["spec"]["template"]["spec"]["containers"]
         for component in ("operator", "router")
     )
-    # Model pods get the image that the catalog has, whatever the registry, and builders come from the same one.
+    # Model pods get the image that the catalog has, whatever the registry, and the others come from the same one.
     told = {entry["name"]: entry.get("value") for entry in operator[0]["env"]}
     assert told["SERVE_IMAGE"] == router[1]["image"]
-    assert told["BUILDER_IMAGE"] == router[1]["image"].replace("penstock-serve", "penstock-builder")
+    for name in ("builder", "triton"):
+        assert told[f"{name.upper()}_IMAGE"] == router[1]["image"].replace("penstock-serve", f"penstock-{name}")
 
 
 def test_the_component_for_a_gateway_leaves_the_router_out(
@@ -158,6 +159,7 @@ def test_the_component_for_a_gateway_leaves_the_router_out(
         "--image=$(SERVE_IMAGE)",
         "--gateway=gateways/penstock",
         "--builder-image=$(BUILDER_IMAGE)",
+        "--triton-image=$(TRITON_IMAGE)",
         f"--builder={json.dumps(Builder().to_dict(), sort_keys=True, separators=(',', ':'))}",
     ]
 

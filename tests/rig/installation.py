@@ -18,7 +18,7 @@ from tests.rig.node.layout import Node
 ROOT = pathlib.Path(__file__).parents[2]
 CHARTS = ROOT / "helm"
 ARCHIVES = ROOT / "build" / "images"
-IMAGES = ("serve", "operator", "router", "builder")
+IMAGES = ("serve", "operator", "router", "builder", "triton")
 NAMESPACE = "penstock-system"
 HTTP_PORT, GRPC_PORT = 30080, 30900
 """NodePorts of the router."""

@@ -39,6 +39,10 @@ STORAGE_KEYS: Object = {"secretRef": {"name": STORAGE_SECRET, "optional": True}}
 _SOURCE_DIR, _OTHERWISE_DIR = "/mnt/source", "/mnt/otherwise"
 _REGISTRY_DIR = "/mnt/registry"
 _NOBODY = 65532
+_IN_MEMORY = {"tmp": "/tmp", "shm": "/dev/shm"}
+"""What an engine may write, at most its memory limit: of shared memory a container has 64 MiB by itself, which is too
+little for those that hand tensors to other processes, as Triton's Python backend does.
+"""
 _KILL_GRACE_S = 7
 """Left over after pre-stop sleep and drain, to end and be seen to have ended."""
 
@@ -138,7 +142,8 @@ def pod(workload: Workload, fetch_image: str, cache_url: str | None = None, is_r
     ``is_routed`` says that our router alone sends requests there.
     """
     mount: Object = {"name": "model", "mountPath": contract.MODEL_DIR}
-    volumes: list[Object] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {"medium": "Memory"}}]
+    in_memory: Object = {"emptyDir": {"medium": "Memory"}}
+    volumes: list[Object] = [{"name": "model", "emptyDir": {}}, *({"name": name, **in_memory} for name in _IN_MEMORY)]
     mounts = [mount]
 
     def seen(uri: str, name: str, folder: str) -> str:
@@ -182,7 +187,14 @@ def pod(workload: Workload, fetch_image: str, cache_url: str | None = None, is_r
             }
         ],
         "containers": [
-            _engine(workload, [{**mount, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}], is_routed)
+            _engine(
+                workload,
+                [
+                    {**mount, "readOnly": True},
+                    *({"name": name, "mountPath": path} for name, path in _IN_MEMORY.items()),
+                ],
+                is_routed,
+            )
         ],
         "volumes": volumes,
     }

@@ -48,6 +48,15 @@ def test_credentials_are_seen_by_the_container_that_fetches_and_by_no_other(uri:
     assert (secrets(fetch, spec), secrets(engine, spec)) == (seen, set())
 
 
+def test_an_engine_may_write_temporary_files_and_shared_memory_both_in_memory() -> None:
+    spec = pod("s3://models/digits.onnx")
+    (engine,) = spec["containers"]
+    written = {mount["name"]: mount["mountPath"] for mount in engine["volumeMounts"] if not mount.get("readOnly")}
+    assert written == {"tmp": "/tmp", "shm": "/dev/shm"}
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in spec["volumes"]}
+    assert [volumes[name] for name in written] == [{"medium": "Memory"}] * 2
+
+
 def test_a_claim_is_mounted_read_only_where_the_fetch_alone_sees_it() -> None:
     spec = pod("pvc://store/models/digits")
     (fetch,), (engine,) = spec["initContainers"], spec["containers"]
