@@ -160,6 +160,13 @@ class Gateway(Strict):
     """Name of a Gateway (Gateway API) that carries the traffic; the router is then left out. Empty: the router does."""
 
 
+class KServe(Strict):
+    serving_runtime: bool = False
+    """Our server as a runtime of KServe, which must be there: a plain InferenceService of format onnx runs by it. With
+    `watchNamespace` it is a ServingRuntime of that namespace, otherwise a ClusterServingRuntime.
+    """
+
+
 class NetworkPolicies(Strict):
     enabled: bool = True
     """Default deny for Penstock's own pods plus what they need, and for every Model: only the router reaches it.
@@ -209,6 +216,8 @@ class Values(Strict):
     """The cluster's own way in, instead of the router."""
     cache: Cache = Cache()
     """A cache of artifacts on every node."""
+    kserve: KServe = KServe()
+    """What KServe, where it is, may do with our server. `runtime: kserve` of a Model needs nothing of this."""
     network_policies: NetworkPolicies = NetworkPolicies()
     """Who reaches whom; needs a network that enforces it."""
     admission_policies: AdmissionPolicies = AdmissionPolicies()

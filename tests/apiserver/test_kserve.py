@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
 import pytest
+import tritonclient.grpc as grpcclient
 
 from tests.apiserver.conftest import DIGEST_B, Cluster, StartOperator, model
 from tests.apiserver.test_operator import arms, newest, report, status
-from tests.rig import kserve
+from tests.rig import kserve, model_server, rendering
 from tests.rig.control_plane import ControlPlane
 
+DIGITS = rendering.ROOT / "examples" / "digits"
+SEVEN = DIGITS / "seven.json"
 KINDS = "inferenceservices,deployments,services,configmaps"
 
 
@@ -124,6 +130,46 @@ def test_a_steady_state_makes_no_write(cluster: Cluster, start_operator: StartOp
     second = start_operator()
     cluster.until("it has looked", lambda: "outcome=done" in second.log.read_text())
     assert cluster.versions(kinds) == before
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_plain_inference_service_of_format_onnx_is_served_by_our_server(
+    cluster: Cluster, tmp_path: pathlib.Path
+) -> None:
+    ours = rendering.MANIFESTS / "components" / "kserve" / "runtime.yaml"
+    others = [
+        kserve.module(os.environ) / "config" / "runtimes" / f"kserve-{n}.yaml" for n in ("tritonserver", "openvino")
+    ]
+    for path in (ours, *others):
+        cluster.plane.kubectl("apply", "--server-side", f"--filename={path}")
+    spec = {"predictor": {"model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/digits.onnx"}}}
+    plain = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "reader"}}
+    cluster.apply({**plain, "spec": spec})
+    made = ("get", "deployments,services", "-l", "serving.kserve.io/inferenceservice=reader", "-o", "json")
+    cluster.until("KServe makes both", lambda: len(json.loads(cluster.kubectl(*made))["items"]) == 2)
+    deployment, service = (cluster.get(kind, "reader-predictor") for kind in ("deployment", "service"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert (container["name"], container["image"], container["args"]) == (
+        "kserve-container",
+        "penstock-serve:0.1.0",
+        ["serve", "/mnt/models", "--name=reader", "--host=0.0.0.0"],
+    )
+    assert container["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": "http", "scheme": "HTTP"}
+    assert [(p["port"], p["targetPort"], p.get("appProtocol")) for p in service["spec"]["ports"]] == [
+        (80, 8080, None),
+        (9000, 9000, "kubernetes.io/h2c"),
+    ]
+    shutil.copy(DIGITS / "model.onnx", tmp_path)
+    arguments = [str(tmp_path) if each == "/mnt/models" else each for each in container["args"]]
+    tensor = json.loads(SEVEN.read_text())["inputs"][0]
+    instances = json.dumps({"instances": numpy.reshape(tensor["data"], tensor["shape"]).tolist()}).encode()
+    with model_server.running(*arguments) as server:
+        assert server.get("/v2/health/ready")[0] == 200
+        v1 = json.loads(server.request("POST", "/v1/models/reader:predict", instances)[1])
+        v2 = json.loads(server.request("POST", "/v2/models/reader/infer", SEVEN.read_bytes())[1])
+        assert numpy.argmax(v1["predictions"][0]) == numpy.argmax(v2["outputs"][0]["data"]) == 7
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client:
+            assert client.is_model_ready("reader")
 
 
 @pytest.mark.usefixtures("controller")

@@ -58,9 +58,10 @@ def composed(kubectl: Path, folder: Path, *components: str) -> list[Object]:
         ((), {}),
         (("tls",), {"router": {"tls": {"secretName": "penstock-router-tls"}}}),
         (("node-cache",), {"cache": {"enabled": True}}),
+        (("kserve",), {"kserve": {"servingRuntime": True}}),
         (("gateway",), {"gateway": {"namespace": "gateways", "name": "penstock"}}),
     ],
-    ids=["default", "tls", "node-cache", "gateway"],
+    ids=["default", "tls", "node-cache", "kserve", "gateway"],
 )
 def test_the_chart_and_the_manifests_are_the_same_objects(
     control_plane: ControlPlane, helm: Path, tmp_path: Path, components: tuple[str, ...], values: Object
@@ -100,8 +101,8 @@ def test_the_operator_reaches_the_receiver_of_its_decisions(helm: Path, url: str
 
 OVERLAYS = ("dev", "gke", "aks", "onprem")
 VALUES = sorted(path.name for path in rendering.CHARTS.glob("penstock/ci/*-values.yaml"))
-UNKNOWN = ("Certificate", "Issuer")
-"""Kinds of cert-manager, which the API server of this tier does not serve."""
+UNKNOWN = ("Certificate", "ClusterServingRuntime", "Issuer", "ServingRuntime")
+"""Kinds of cert-manager and KServe, which the API server of this tier does not serve."""
 
 
 @pytest.fixture(scope="session")

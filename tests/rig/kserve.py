@@ -27,14 +27,19 @@ _SETTINGS = {
 }
 
 
-def install(kubectl: Callable[..., str], environ: Mapping[str, str]) -> None:
-    """KServe's kinds, fetched with the checksum that go.sum has for them."""
+def module(environ: Mapping[str, str]) -> pathlib.Path:
+    """The folder of KServe's source, fetched with the checksum that go.sum has for it."""
     command = ["go", "mod", "download", "-json", "github.com/kserve/kserve"]
     quiet = {**environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
     done = subprocess.run(command, cwd=binaries.MODULES / "kserve", env=quiet, capture_output=True, text=True)
     if done.returncode != 0:
         raise binaries.NoBinaries(f"kserve: `{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
-    folder = pathlib.Path(json.loads(done.stdout)["Dir"]) / "config" / "crd" / "full"
+    return pathlib.Path(json.loads(done.stdout)["Dir"])
+
+
+def install(kubectl: Callable[..., str], environ: Mapping[str, str]) -> None:
+    """KServe's kinds."""
+    folder = module(environ) / "config" / "crd" / "full"
     files = [*folder.glob("serving.kserve.io_*.yaml"), *folder.glob("clusterstoragecontainer/serving.kserve.io_*.yaml")]
     kubectl("apply", "--server-side", *(f"--filename={path}" for path in sorted(files)))
     definitions = [f"crd/{name}.serving.kserve.io" for name in CRDS]
