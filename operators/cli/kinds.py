@@ -21,11 +21,13 @@ class Kind:
     names: tuple[str, ...]
     """Everything else it may be called, in lower case."""
     namespaced: bool = True
+    prefix: str = PREFIX
+    """URL path of group and version."""
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
         """URL path of one object, or of all of one namespace or (None) of all namespaces."""
         place = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
-        return f"{PREFIX}{place}/{self.plural}" + (f"/{name}" if name else "")
+        return f"{self.prefix}{place}/{self.plural}" + (f"/{name}" if name else "")
 
 
 KINDS = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from operators.api.errors import OperatorError
-from operators.cli import connecting, datadir, experiments, rollouts, verbs
+from operators.cli import connecting, datadir, experiments, importing, rollouts, verbs
 
 if TYPE_CHECKING:
     from operators.runtime.webhook import Receiver
@@ -83,6 +83,7 @@ def down(data_dir: connecting.DataDir = None) -> None:
 
 verbs.add_to(app)
 app.add_typer(rollouts.app, name="rollout")
+app.add_typer(importing.app, name="import")
 app.command()(experiments.experiment)
 
 

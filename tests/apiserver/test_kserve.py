@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,6 +148,10 @@ def test_a_plain_inference_service_of_format_onnx_is_served_by_our_server(
     plain = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "reader"}}
     cluster.apply({**plain, "spec": spec})
     made = ("get", "deployments,services", "-l", "serving.kserve.io/inferenceservice=reader", "-o", "json")
+    line = [sys.executable, "-m", "operators.cli.main", "import", "inferenceservice", "reader"]
+    line += ["--kubeconfig", str(cluster.plane.kubeconfig()), "--namespace", cluster.namespace]
+    imported = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert "penstock.dev/reader" in cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=imported)
     cluster.until("KServe makes both", lambda: len(json.loads(cluster.kubectl(*made))["items"]) == 2)
     deployment, service = (cluster.get(kind, "reader-predictor") for kind in ("deployment", "service"))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
