@@ -25,6 +25,7 @@ QUESTIONS = {
     "delivery": "benchmarks.delivery",
     "variants": "benchmarks.variants",
     "search": "benchmarks.search",
+    "engines": "benchmarks.engines",
     "experiments": "benchmarks.delivery.experiments",
     "live": "benchmarks.delivery.live",
     "router": "benchmarks.router",

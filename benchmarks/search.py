@@ -137,9 +137,9 @@ def _example(name: str, store: Path) -> dict[str, Any]:
             for one in named
             for target in engines
         ]
-    report = _built(folder, {**spec, "variants": [{"name": _SOURCE}, *every]}, store)
+    report = built(folder, {**spec, "variants": [{"name": _SOURCE}, *every]}, store)
     rule = report["evaluation"]
-    keeping = {one["name"]: one for one in report["variants"] if _keeps(one, rule)}
+    keeping = {one["name"]: one for one in report["variants"] if keeps(one, rule)}
     table = _table(list(keeping.values()), folder)
     tried = {
         one["name"]: Tried(Variant(name=one["name"]), one["name"] in keeping, one.get("bytes", 0), _excluded(one))
@@ -174,10 +174,10 @@ def _training(folder: Path) -> Training | None:
     return Training(data=data) if data else None
 
 
-def _built(folder: Path, spec: Mapping[str, Any], store: Path) -> dict[str, Any]:
+def built(folder: Path, spec: Mapping[str, Any], store: Path) -> dict[str, Any]:
     """The report of a build of the example with these variants."""
     spec = _absolute(
-        folder, {key: spec[key] for key in ("source", "contract", "variants", "evaluation") if key in spec}
+        folder, {key: spec[key] for key in ("source", "contract", "variants", "evaluation", "runtime") if key in spec}
     )
     manifest = store / f"{folder.name}.yaml"
     store.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _excluded(one: Mapping[str, Any]) -> int:
     return max((len(made.get("excluded", ())) for made in one["made"]), default=0)
 
 
-def _keeps(one: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+def keeps(one: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     """Whether a variant of the report was measured and keeps the quality."""
     quality, worst = one.get("quality"), rule.get("worstSlice")
     if one["name"] == _SOURCE:

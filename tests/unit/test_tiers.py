@@ -120,6 +120,6 @@ def test_an_unknown_tier_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
         main(["unti"], {})
     assert ended.value.code == 2
     assert (
-        "no tier is named unti; there are unit, local, conformance, storage, variants, apiserver, cluster"
+        "no tier is named unti; there are unit, local, conformance, storage, engines, variants, apiserver, cluster"
         in capsys.readouterr().err
     )
