@@ -5,8 +5,8 @@ held against the cheapest of all forms that keep the quality, at every batch siz
 anew in interleaved rounds: CPU time of a sample, which the objective counts.
 
 ``--ask faults``: a Model on each engine under ``penstock up``, with one replica, and another Model beside it, both
-under load over REST and gRPC. The engine's processes are killed, and made to hang (SIGSTOP). *Detected* is when the status
-says that no replica is ready, *replaced* when a request is answered again.
+under load over REST and gRPC. The engine's processes are killed, and made to hang (SIGSTOP). *Detected* is when the
+status says that no replica is ready, *replaced* when a request is answered again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.rig import model_server
 from tests.rig.model_server import ROOT, ModelServer
 
 DIGITS = ROOT / "examples" / "digits"
-ENGINES = ("onnxruntime", "openvino", "litert", "triton")
+ENGINES = ("onnxruntime", "openvino", "litert", "triton", "rayserve")
 
 
 PENSTOCK = (sys.executable, "-m", "operators.cli.main")
@@ -28,7 +28,7 @@ SETTINGS = {"batching": {"maxSize": 32, "maxDelay": "5ms"}}
 
 def command(engine: str) -> str:
     """The command of ``penstock`` that starts a server of the engine."""
-    return engine if engine == "triton" else "serve"
+    return engine if engine in ("triton", "rayserve") else "serve"
 
 
 def artifact(engine: str, folder: Path) -> Path:
