@@ -85,7 +85,8 @@ def maps(table: Table) -> dict[str, dict[str, str]]:
             of["reasons.map"][key] = base64.b64encode(reason.encode()[:2048]).decode()
         for place, arm in places.placed:
             servers = table.servers.get(f"{key.partition('/')[0]}/{arm.workload}", ())
-            protocol = H1 if all(server.grpc_over_http1 for server in servers) else H2
+            # Of one without servers nothing is known, and its last ones may still be there: every engine takes HTTP/2.
+            protocol = H1 if servers and all(server.grpc_over_http1 for server in servers) else H2
             of["arms.map"][assignment.place(key, place)] = f"{arm.workload}/{arm.revision}/{arm.variant}/{protocol}"
         of[mirroring.MAP] |= mirroring.entries(key, places)
     for key, split in table.endpoints.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from pathlib import Path
 
@@ -243,3 +244,9 @@ def test_a_grpc_call_to_an_endpoint_tells_the_server_which_of_its_models_is_mean
     assert rules == [
         "  http-request set-header penstock-alias %[var(txn.key),field(2,/)]/%[var(txn.model),field(2,/)] if split grpc"
     ]
+
+
+def test_calls_of_an_arm_whose_servers_are_all_gone_still_go_where_every_engine_takes_them() -> None:
+    """Its last servers may be left in the backends for a moment, and not every engine takes gRPC where REST is."""
+    gone = dataclasses.replace(TABLE, servers={})
+    assert set(maps(gone)["arms.map"].values()) == {"m-r1/r1/fp32/h2", "m-r2/r2/int8/h2"}
