@@ -35,7 +35,8 @@ def kinds(definitions: ControlPlane) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def controller(kinds: None, definitions: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kserve.configure(definitions.kubectl)
-    with kserve.running(definitions.kubeconfig(), tmp_path_factory.mktemp("kserve")):
+    folder = tmp_path_factory.mktemp("kserve")
+    with kserve.running(definitions.kubectl, definitions.kubeconfig(), folder):
         yield
         definitions.kubectl("delete", "inferenceservices", "--all", "--all-namespaces")
 
@@ -58,7 +59,8 @@ def test_a_cluster_without_kserve_is_told_what_it_lacks_and_goes_on_once_it_is_t
         line for line in operator.log.read_text().splitlines() if "WARNING" in line
     )
     request.getfixturevalue("kinds")
-    cluster.until("it is made", lambda: f"InferenceService/{newest(cluster, 'digits')}" in cluster.names(KINDS))
+    cluster.until("it is made", lambda: len(cluster.names("inferenceservices")) == 1)
+    assert cluster.names("inferenceservices") == {f"InferenceService/{newest(cluster, 'digits')}"}
     assert status(cluster, "digits", "Accepted") == "True"
 
 
@@ -165,6 +167,11 @@ def test_a_plain_inference_service_of_format_onnx_is_served_by_our_server(
         (80, 8080, None),
         (9000, 9000, "kubernetes.io/h2c"),
     ]
+    of_it = ("get", "pods", "-l", "serving.kserve.io/inferenceservice=reader", "-o", "json")
+    cluster.until("its pod is made", lambda: bool(json.loads(cluster.kubectl(*of_it))["items"]))
+    (pod,) = json.loads(cluster.kubectl(*of_it))["items"]
+    fetches = [(each["name"], each["args"]) for each in pod["spec"]["initContainers"]]
+    assert fetches == [("storage-initializer", ["s3://models/digits.onnx", "/mnt/models"])]
     shutil.copy(DIGITS / "model.onnx", tmp_path)
     arguments = [str(tmp_path) if each == "/mnt/models" else each for each in container["args"]]
     tensor = json.loads(SEVEN.read_text())["inputs"][0]

@@ -1,21 +1,24 @@
-"""KServe as its module publishes it: its kinds, and its controller as a process beside an API server.
-
-Its admission webhooks are left out, so nothing injects its storage initializer into pods.
-"""
+"""KServe as its module publishes it: its kinds, its admission, and its controller as a process beside an API server."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+
+import yaml
 
 from tests.rig import binaries, certificates, ports
 
 CRDS = ("inferenceservices", "servingruntimes", "clusterservingruntimes", "trainedmodels", "inferencegraphs")
-STOP_DEADLINE_S = 15
+START_DEADLINE_S, STOP_DEADLINE_S = 60, 15
 _QUANTITIES = {"image": "none", "memoryRequest": "1Mi", "memoryLimit": "1Mi", "cpuRequest": "1m", "cpuLimit": "1m"}
 _SETTINGS = {
     "deploy": {"defaultDeploymentMode": "Standard"},
@@ -42,10 +45,10 @@ def install(kubectl: Callable[..., str], environ: Mapping[str, str]) -> None:
     folder = module(environ) / "config" / "crd" / "full"
     files = [*folder.glob("serving.kserve.io_*.yaml"), *folder.glob("clusterstoragecontainer/serving.kserve.io_*.yaml")]
     kubectl("apply", "--server-side", *(f"--filename={path}" for path in sorted(files)))
-    definitions = [f"crd/{name}.serving.kserve.io" for name in CRDS]
-    # Waiting for a condition fails over a definition so new that it has none yet.
-    kubectl("wait", "--for=jsonpath={.status.acceptedNames.plural}", *definitions)
-    kubectl("wait", "--for=condition=Established", *definitions)
+    for name in CRDS:
+        # Waiting for a condition fails over a definition so new that it has none yet.
+        kubectl("wait", f"--for=jsonpath={{.status.acceptedNames.plural}}={name}", f"crd/{name}.serving.kserve.io")
+        kubectl("wait", "--for=condition=Established", f"crd/{name}.serving.kserve.io")
 
 
 def configure(kubectl: Callable[..., str]) -> None:
@@ -62,17 +65,23 @@ def configure(kubectl: Callable[..., str]) -> None:
 
 
 @contextlib.contextmanager
-def running(kubeconfig: pathlib.Path, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def running(
+    kubectl: Callable[..., str], kubeconfig: pathlib.Path, folder: pathlib.Path, admits: bool = True
+) -> Iterator[pathlib.Path]:
     """The controller until the block ends; gives its log. InferenceServices must be deleted before: it finalizes them.
+
+    Where it ``admits``, the API server asks it at 127.0.0.1 about each InferenceService and its pods, as in a cluster
+    where KServe is installed; elsewhere nothing injects its storage initializer.
 
     Raises:
         NoBinaries: it is not there and cannot be built.
     """
     program = binaries.find(binaries.KSERVE, os.environ, print)
     # It serves webhooks whether anybody calls them or not.
+    authority = certificates.Authority()
     serving = folder / "k8s-webhook-server" / "serving-certs"
     serving.mkdir(parents=True)
-    certificates.Authority().issue(serving)
+    authority.issue(serving)
     webhooks, metrics, probes = ports.free(3)
     log = folder / "kserve.log"
     with log.open("wb") as output:
@@ -91,7 +100,8 @@ def running(kubeconfig: pathlib.Path, folder: pathlib.Path) -> Iterator[pathlib.
             stderr=output,
         )
     try:
-        yield log
+        with _asked(kubectl, webhooks, authority.pem, process) if admits else contextlib.nullcontext():
+            yield log
     finally:
         process.terminate()
         try:
@@ -99,3 +109,29 @@ def running(kubeconfig: pathlib.Path, folder: pathlib.Path) -> Iterator[pathlib.
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def _asked(
+    kubectl: Callable[..., str], port: int, authority: bytes, process: subprocess.Popen[bytes]
+) -> Iterator[None]:
+    """The API server asks the process at ``port``, by KServe's own rules."""
+    end = time.monotonic() + START_DEADLINE_S
+    pause = threading.Event()
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            break
+        pause.wait(0.1)
+    documents = yaml.safe_load_all((module(os.environ) / "config" / "webhook" / "manifests.yaml").read_text())
+    configurations = [document for document in documents if document]
+    for configuration in configurations:
+        for webhook in configuration["webhooks"]:
+            path = webhook["clientConfig"]["service"]["path"]
+            bundle = base64.b64encode(authority).decode()
+            webhook["clientConfig"] = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": bundle}
+    stream = yaml.safe_dump_all(configurations)
+    kubectl("apply", "--server-side", "--filename=-", stdin=stream)
+    try:
+        yield
+    finally:
+        kubectl("delete", "--filename=-", stdin=stream)
