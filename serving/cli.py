@@ -79,8 +79,10 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     processes.add_argument("--pin", action="store_true", help="give each worker CPUs of its own")
     serve.set_defaults(run=_serve, command=serve)
 
-    triton = commands.add_parser("triton", help="serve one model by Triton's server, over REST and gRPC")
-    _one_model(triton, env, "http", "grpc", "metrics")
+    triton = commands.add_parser("triton", help="serve a model, or a folder of them, by Triton's server")
+    _given(triton, env, "http", "grpc", "metrics")
+    triton.add_argument("--memory-budget", type=_size, metavar="BYTES",
+                        help="what the models may take together; one that finds no room is refused")  # fmt: skip
     triton.set_defaults(run=_triton, command=triton)
 
     conformance = commands.add_parser("conformance", help="say what a running server can do, and what it cannot")
@@ -95,7 +97,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     conformance.set_defaults(run=_conformance, command=conformance)
 
     ray = commands.add_parser("rayserve", help="serve one model by Ray Serve, over REST and gRPC")
-    _one_model(ray, env, "http", "grpc")
+    _given(ray, env, "http", "grpc")
     ray.set_defaults(run=_rayserve, command=ray)
 
     catalog = commands.add_parser("catalog", help="answer for models that have no server")
@@ -167,11 +169,11 @@ def _listening(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> argpa
     return listening
 
 
-def _one_model(parser: argparse.ArgumentParser, env: Mapping[str, str], *protocols: str) -> None:
-    """What a server of others takes, which is given one model."""
+def _given(parser: argparse.ArgumentParser, env: Mapping[str, str], *protocols: str) -> None:
+    """What a server of others takes."""
     folder = env.get(Env.MODEL_DIR, contract.MODEL_DIR)
     parser.add_argument("path", nargs="?", type=_path, metavar="PATH", default=Path(folder),
-                        help=f"model file, or folder with one (default: {folder.replace('%', '%%')})")  # fmt: skip
+                        help=f"model file, or its folder (default: {folder.replace('%', '%%')})")  # fmt: skip
     parser.add_argument("--name", default=env.get(Env.MODEL), help="name of the model")
     parser.add_argument("--settings", metavar="JSON", default=env.get(Env.SETTINGS, "{}"),
                         help="said of the model, above what penstock.json in its folder says")  # fmt: skip
@@ -334,7 +336,7 @@ def _triton(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:
             f"Triton needs the package {error.name}, which is not installed here; install penstock[local,triton]"
         ) from error
     listen = server.Listen(options.host, options.http_port, options.grpc_port, options.metrics_port)
-    return server.serve(listen, options.path, options.name, said)
+    return server.serve(listen, options.path, options.name, said, options.memory_budget)
 
 
 def _conformance(options: argparse.Namespace, env: Mapping[str, str]) -> Exit:

@@ -95,7 +95,7 @@ def serve(ctx: typer.Context) -> None:
 
 @app.command(context_settings=_PASSED_ON)
 def triton(ctx: typer.Context) -> None:
-    """Run one model behind Triton's server: triton PATH."""
+    """Run models behind Triton's server: triton PATH."""
     _serving("triton", ctx.args)
 
 

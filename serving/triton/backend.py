@@ -37,7 +37,8 @@ class TritonPythonModel:
         self._limit_s = said.limits.execution_s
         self._has_batches = config["max_batch_size"] > 0
         # Open for as long as this process lives.
-        self._alive = (Path(args["model_repository"]).parents[1] / repository.ALIVE).open("wb")
+        folder = Path(args["model_repository"])
+        self._alive = (folder.parents[1] / repository.ALIVE / folder.name).open("wb")
         self._engine = artifact.load(path, said)
         warming.run(self._engine, path, said)
 

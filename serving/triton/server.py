@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import logging
@@ -23,15 +24,17 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 import serving
 from serving import settings
 from serving.contract import DRAIN_TIMEOUT_S, Exit
 from serving.errors import ArtifactRefused, ServingError
 from serving.http import listener
-from serving.models import discovery, loading
+from serving.models import budget, discovery, loading
 from serving.parent import die_with
 from serving.triton import repository
 from serving.triton.config import Served
@@ -56,40 +59,60 @@ class Listen:
     metrics_port: int
 
 
-def serve(listen: Listen, path: Path, name: str | None, owner: settings.Document) -> Exit:
-    """Serves the model at ``path`` until told to end; first it says on standard output by which ports.
+def serve(
+    listen: Listen, path: Path, name: str | None, owner: settings.Document, memory_bytes: int | None = None
+) -> Exit:
+    """Serves the models at ``path`` until told to end; first it says on standard output by which ports.
 
-    ArtifactRefused when it cannot be served so, PortInUse, StorageUnavailable when Triton cannot be installed, and
-    ServingError when its server ended by itself.
+    ``memory_bytes`` is what they may take together. ArtifactRefused when one cannot be served so, PortInUse,
+    StorageUnavailable when Triton cannot be installed, and ServingError when its server ended by itself.
     """
-    served = found(path, name, owner)
+    models = found(path, name, owner, memory_bytes)
     triton = _installed()
     listen = _free(listen)
     with _scratch() as folder:
-        repository.write(folder, served, triton)
+        repository.write(folder, models, triton)
         ports = {name: port for name, port in dataclasses.asdict(listen).items() if name != "host"}
         sys.stdout.write(json.dumps(ports) + "\n")
         sys.stdout.flush()
-        words, told = command(folder, served, listen, triton), environment(folder, triton, os.environ)
-        return _run(words, told, served.name, folder / repository.ALIVE)
+        words, told = command(folder, models, listen, triton), environment(folder, triton, os.environ)
+        return _run(words, told, sorted((folder / repository.ALIVE).iterdir()))
 
 
-def found(path: Path, name: str | None, owner: settings.Document) -> Served:
-    """The one model at ``path``, after it was loaded and tried as ``penstock serve`` does it."""
+def found(path: Path, name: str | None, owner: settings.Document, memory_bytes: int | None = None) -> list[Served]:
+    """The models at ``path``, each after it was loaded and tried as ``penstock serve`` does it.
+
+    ``memory_bytes`` is what they may take together; ArtifactRefused names the one that finds no room. Each computes in
+    a process of its own at Triton, so what it takes is what such a process has.
+    """
     models = discovery.discover([path], name)
-    if len(models) != 1 or len(models[0].versions) != 1:
-        raise ArtifactRefused(
-            models[0].problem or f"{path} holds several models or versions, and Triton is given one; name its folder"
-        )
-    (file,) = models[0].versions.values()
-    said = settings.of(file, owner)
-    loaded = loading.load(file, said)
-    loaded.engine.close()
-    _log.info("model %s: it %s", models[0].name, loaded.finding)
-    return Served(models[0].name, file.absolute(), loaded.engine.signature, loaded.max_rows, said)
+    for model in models:
+        if len(model.versions) != 1:
+            told = f"model {model.name} has several versions, and Triton is given one; name its folder"
+            raise ArtifactRefused(model.problem or told)
+    return list(_loaded(models, owner, memory_bytes))
 
 
-def command(folder: Path, served: Served, listen: Listen, triton: Path) -> list[str]:
+def _loaded(models: Sequence[discovery.Found], owner: settings.Document, memory_bytes: int | None) -> Iterator[Served]:
+    taken = 0
+    for model in models:
+        (file,) = model.versions.values()
+        said = settings.of(file, owner)
+        apart = said if memory_bytes is None else msgspec.structs.replace(said, isolation="process")
+        loaded, size = budget.measured(file, functools.partial(loading.load, file, apart))
+        loaded.engine.close()
+        _log.info("model %s: it %s", model.name, loaded.finding)
+        if memory_bytes is not None and taken + size > memory_bytes:
+            raise ArtifactRefused(
+                f"model {model.name} takes {_mib(size)} of memory, and {_mib(memory_bytes - taken)} of the "
+                f"{_mib(memory_bytes)} of this server (--memory-budget) are free; raise it, or serve the model "
+                "elsewhere"
+            )
+        taken += size
+        yield Served(model.name, file.absolute(), loaded.engine.signature, loaded.max_rows, said)
+
+
+def command(folder: Path, models: Sequence[Served], listen: Listen, triton: Path) -> list[str]:
     """The command line of Triton's server for the repository in ``folder``."""
     closed = f"{_CLOSED}:penstock-closed={secrets.token_hex()}\n"
     cache = (f"--cache-config=local,size={_CACHE_BYTES}", f"--cache-directory={triton / 'caches'}")
@@ -100,7 +123,7 @@ def command(folder: Path, served: Served, listen: Listen, triton: Path) -> list[
         # Of two servers with one prefix the second takes the shared memory of the first.
         f"--backend-config=python,shm-region-prefix-name={folder.name}-",
         "--model-control-mode=explicit",
-        f"--load-model={served.name}",
+        *(f"--load-model={served.name}" for served in models),
         "--disable-auto-complete-config",
         "--strict-readiness=true",
         f"--exit-timeout-secs={DRAIN_TIMEOUT_S}",
@@ -113,7 +136,7 @@ def command(folder: Path, served: Served, listen: Listen, triton: Path) -> list[
         "--allow-gpu-metrics=false",
         f"--http-restricted-api={closed}",
         f"--grpc-restricted-protocol={closed}",
-        *(cache if served.said.cache else ()),
+        *(cache if any(served.said.cache for served in models) else ()),
     ]
 
 
@@ -190,36 +213,45 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _run(words: list[str], told: Mapping[str, str], name: str, alive: Path) -> Exit:
-    """Runs the server and hands signals on to it; ServingError when it ends unasked, or its backend does.
+def _run(words: list[str], told: Mapping[str, str], alive: Sequence[Path]) -> Exit:
+    """Runs the server and hands signals on to it; ServingError when it ends unasked, or the process of a model does.
 
-    Without the process of its backend Triton says for ever that it is ready, and answers nothing.
+    Without that Triton says for ever that it is ready, and answers nothing.
     """
-    parent, ending, lost = os.getpid(), False, False
+    parent, ending, lost = os.getpid(), False, ""
 
     def end(number: int, frame: object) -> None:
         nonlocal ending
         ending = True
         process.send_signal(signal.SIGTERM)
 
-    def watch() -> None:
+    def watch(pipe: Path) -> None:
         nonlocal lost
-        alive.read_bytes()
+        pipe.read_bytes()
         if not ending:
-            lost = True
+            lost = lost or pipe.name
             process.kill()
 
     # A session of its own: Ctrl-C would come twice, and at the second signal Triton drops what it has.
     process = subprocess.Popen(words, env=told, start_new_session=True, preexec_fn=lambda: die_with(parent))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    threading.Thread(target=watch, daemon=True).start()
+    for pipe in alive:
+        threading.Thread(target=watch, args=(pipe,), daemon=True).start()
     code = process.wait()
     if ending:
         return Exit.OK
     if lost:
         raise ServingError(
-            f"the process of Triton's backend that computes model {name} ended unasked; what it said says why"
+            f"the process of Triton's backend that computes model {lost} ended unasked; what it said says why"
         )
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    raise ServingError(f"Triton's server of model {name} {how} unasked; what it said before says why")
+    raise ServingError(f"Triton's server of {_listed(alive)} {how} unasked; what it said before says why")
+
+
+def _listed(pipes: Sequence[Path]) -> str:
+    return f"{'model' if len(pipes) == 1 else 'models'} {', '.join(pipe.name for pipe in pipes)}"
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"

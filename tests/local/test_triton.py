@@ -22,7 +22,7 @@ import yaml
 from onnx import helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
-from serving.contract import Env
+from serving.contract import Env, Exit
 from serving.tensors import DTYPES
 from tests.rig import model_server, onnx_models
 from tests.rig.load import FIRST, Load
@@ -43,10 +43,10 @@ TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32"
 
 
 @contextlib.contextmanager
-def serving(folder: pathlib.Path, **settings: Any) -> Iterator[ModelServer]:
-    """Triton by itself with the model in ``folder``, ready."""
+def serving(folder: pathlib.Path, *options: str, **settings: Any) -> Iterator[ModelServer]:
+    """Triton by itself with what is in ``folder``, ready."""
     (folder / "penstock.json").write_text(json.dumps(settings))
-    with model_server.running("triton", str(folder)) as server:
+    with model_server.running("triton", str(folder), *options) as server:
 
         def is_ready() -> bool:
             assert server.process.poll() is None
@@ -56,7 +56,7 @@ def serving(folder: pathlib.Path, **settings: Any) -> Iterator[ModelServer]:
 
         model_server.until(is_ready, "Triton is ready")
         yield server
-        assert server.stop() == 0
+        assert server.process.poll() is not None or server.stop() == 0
 
 
 def lookup(path: pathlib.Path) -> pathlib.Path:
@@ -142,6 +142,24 @@ def test_numbers_of_every_type_come_out_as_they_went_in_also_none_of_them(tmp_pa
             for name, array in given.items():
                 got = answer.as_numpy(f"y-{name}")
                 assert (got.dtype, got.shape, got.tolist()) == (array.dtype, array.shape, array.tolist())
+
+
+def test_several_models_of_a_folder_answer_side_by_side_within_a_budget_and_all_end_with_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    for number in (1, 2):
+        onnx_models.table(tmp_path / f"m{number}" / "model.onnx", 1, scale=number)
+    with serving(tmp_path, "--memory-budget=512Mi") as server:
+        with triton_http.InferenceServerClient(server.authority) as client:
+            for number in (1, 2):
+                given = triton_http.InferInput("x", [1], "INT64").set_data_from_numpy(np.array([7]))
+                assert client.infer(f"m{number}", [given]).as_numpy("y").tolist() == [[7.0 * number] * 256]
+        (triton,) = psutil.Process(server.process.pid).children()
+        first, second = triton.children()
+        first.kill()
+        _, alive = psutil.wait_procs([triton, second], 10)
+        assert not alive
+        assert server.process.wait(30) == Exit.FAILED
 
 
 def write(folder: pathlib.Path, runtime: str) -> str:

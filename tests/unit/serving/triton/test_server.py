@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_the_repository_holds_what_triton_reads_and_nobody_can_write_to_it(tmp_p
 
     model = folder / "models" / "linear"
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()) == [
-        "alive",
+        "alive/linear",
         "backends/python/libtriton_python.so",
         "backends/python/triton_python_backend_stub",
         "bin/bash",
@@ -79,12 +80,41 @@ def test_triton_gets_nothing_of_the_environment_but_what_it_needs(tmp_path: Path
     assert told["LD_LIBRARY_PATH"].endswith(f":{tmp_path}/site-packages/nvidia_pytriton.libs")
 
 
-def test_several_models_are_refused(tmp_path: Path) -> None:
+def test_several_models_are_loaded_each_by_its_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         onnx_models.linear(tmp_path / name / "model.onnx")
 
-    with pytest.raises(ArtifactRefused, match="holds several models or versions, and Triton is given one"):
+    models = server.found(tmp_path, None, {})
+
+    assert [served.name for served in models] == ["one", "two"]
+    words = server.command(tmp_path / "penstock-triton-1-x", models, LISTEN, tmp_path)
+    assert [word for word in words if word.startswith("--load-model")] == ["--load-model=one", "--load-model=two"]
+
+
+def test_several_versions_of_a_model_are_refused(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        onnx_models.linear(tmp_path / "linear" / version / "model.onnx")
+
+    with pytest.raises(ArtifactRefused, match="model linear has several versions, and Triton is given one; name its"):
         server.found(tmp_path, None, {})
+
+
+def test_a_model_that_finds_no_room_is_refused_by_name_with_the_numbers(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        onnx_models.table(tmp_path / name / "model.onnx", 64)
+
+    with pytest.raises(ArtifactRefused) as refused:
+        server.found(tmp_path, None, {}, 192 * 2**20)
+
+    told = re.fullmatch(
+        r"model two takes (\d+) MiB of memory, and (\d+) MiB of the 192 MiB of this server \(--memory-budget\) are "
+        "free; raise it, or serve the model elsewhere",
+        str(refused.value),
+    )
+    assert told is not None, refused.value
+    takes, free = map(int, told.groups())
+    assert 64 <= takes <= 192
+    assert abs(192 - takes - free) <= 16  # the first takes about as much
 
 
 @pytest.mark.parametrize(
