@@ -32,7 +32,7 @@ def main(file: str, name: str | None, store: pathlib.Path, *, as_json: bool) -> 
     Raises:
         BuildFailed: source or data cannot be used.
     """
-    model = _model(file, name)
+    model = model_of(file, name)
     report = run(model, store)
     print(json.dumps(report, indent=1) if as_json else table(report), end="\n" if as_json else "")
 
@@ -101,7 +101,8 @@ def _figure(quality: dict[str, Any] | None, name: str) -> str:
     return f"{quality[name]:.4f}" if quality and quality[name] is not None else ""
 
 
-def _model(file: str, name: str | None) -> Model:
+def model_of(file: str, name: str | None) -> Model:
+    """The Model in a file; BuildFailed where there is none of that name, or several."""
     found = [parse(one.data) for one in manifests.load([file], "default") if one.kind.kind == "Model"]
     models = [one for one in found if isinstance(one, Model) and name in (None, one.metadata.name)]
     if len(models) != 1:

@@ -139,6 +139,33 @@ def build(
 
 
 @app.command()
+def bundle(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML file with a Model, or - for standard input.")],
+    target: Annotated[str, typer.Option(help="linux/arm64 or linux/amd64.")],
+    output: Annotated[
+        pathlib.Path | None,
+        typer.Option("--output", "-o", help="Folder or .tar.gz to write.", show_default="MODEL-OS-ARCH.tar.gz"),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Which one.", show_default="the best that is as good on every processor")
+    ] = None,
+    python: Annotated[str, typer.Option(help="Version of the Python that the device has.")] = "3.11",
+    name: Annotated[str | None, typer.Option(help="Which Model, where the file has several.")] = None,
+    store: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder that keeps what a build made.", show_default=connecting.DATA_DIR),
+    ] = None,
+) -> None:
+    """Pack one variant of a Model with its server, for a device without Kubernetes: a folder with a systemd unit."""
+    from operators.cli import bundle as bundling
+
+    if target not in bundling.TARGETS:
+        raise typer.BadParameter(f"{target!r}; choose {' or '.join(bundling.TARGETS)}", param_hint="--target")
+    folder = store.absolute() if store else datadir.default(os.environ) / "builds"
+    print(bundling.main(bundling.Asked(file, name, variant, target, python, output, folder)))
+
+
+@app.command()
 def crds(
     folder: Annotated[pathlib.Path, typer.Argument()] = pathlib.Path("manifests/crds"),
     check: Annotated[bool, typer.Option("--check", help="Fail when the written ones are out of date.")] = False,
