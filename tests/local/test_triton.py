@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 import tritonclient.http.aio as triton_http_aio
 import yaml
@@ -24,21 +22,13 @@ from tritonclient.utils import InferenceServerException
 
 from serving.contract import Env, Exit
 from serving.tensors import DTYPES
-from tests.rig import model_server, onnx_models
+from tests.rig import closed_calls, model_server, onnx_models
 from tests.rig.load import FIRST, Load
 from tests.rig.local_mode import Local
 from tests.rig.model_server import ModelServer
 from tests.rig.waiting import until
 
 TABLE = np.random.default_rng(5).normal(size=(8, 3)).astype(np.float32)
-CLOSED: tuple[tuple[str, tuple[Any, ...]], ...] = (
-    ("register_system_shared_memory", ("region", "/penstock", 64)),
-    ("register_cuda_shared_memory", ("region", b"eA==", 0, 8)),
-    ("get_system_shared_memory_status", ()),
-    ("get_model_repository_index", ()),
-    ("update_trace_settings", ("digits", {"trace_level": ["TENSORS"]})),
-    ("update_log_settings", ({"log_verbose_level": 9},)),
-)
 TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
 
 
@@ -183,28 +173,6 @@ def server_of(launcher: psutil.Process) -> psutil.Process:
     return server
 
 
-def refusals(http_port: str, grpc_port: str) -> list[str]:
-    """What calls are told that would reach memory, files, other models or Triton's log."""
-    told = []
-    with (
-        triton_http.InferenceServerClient(f"127.0.0.1:{http_port}") as http,
-        triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as grpc,
-    ):
-        region = triton_http.InferInput("image", [1, 1, 32, 32], "FP32")
-        region.set_shared_memory("penstock", 4096)
-        for client, call, arguments in (
-            *itertools.product((http, grpc), ("load_model", "unload_model"), (("other",), ("digits",))),
-            *((client, *one) for client in (http, grpc) for one in CLOSED),
-            (http, "infer", ("digits", [region])),
-        ):
-            try:
-                getattr(client, call)(*arguments)
-                told.append(f"{call} was answered")
-            except InferenceServerException as refused:
-                told.append(str(refused.message()).partition(",")[0])
-    return told
-
-
 async def test_a_rollout_from_onnxruntime_to_triton_fails_no_request_and_nothing_stays_when_it_is_deleted(
     local: Local, tmp_path: pathlib.Path
 ) -> None:
@@ -240,7 +208,8 @@ async def test_a_rollout_from_onnxruntime_to_triton_fails_no_request_and_nothing
         metrics = (await client.get(f"http://127.0.0.1:{ports['metrics_port']}/metrics")).text
         assert 'nv_inference_request_success{model="digits",version="1"}' in metrics
 
-        told = await asyncio.to_thread(refusals, environ[Env.HTTP_PORT], environ[Env.GRPC_PORT])
+        addresses = [f"127.0.0.1:{environ[port]}" for port in (Env.HTTP_PORT, Env.GRPC_PORT)]
+        told = await asyncio.to_thread(closed_calls.refusals, addresses[0], addresses[1])
         assert set(told) == {
             "This API is restricted",
             "This protocol is restricted",
