@@ -39,9 +39,9 @@ class ServingRuntimeSpec(Strict):
     """Entry point of the container; the image's own when empty. `$(NAME)` stands for environment, as in any pod."""
     args: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
     """Arguments of the container."""
-    deploy_as: Literal["Deployment", "InferenceService"] = "Deployment"
-    """Kind of the object that carries the replicas in a cluster: `InferenceService` needs KServe there. `penstock up`
-    runs processes, whatever it is.
+    deploy_as: Literal["Deployment", "InferenceService", "RayService"] = "Deployment"
+    """Kind of the object that carries the replicas in a cluster: `InferenceService` needs KServe there,
+    `RayService` KubeRay. `penstock up` runs processes, whatever it is.
     """
     local: LocalProcess | None = None
     """How the same engine runs without a container, for `penstock up`."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.digits import Digits
-from tests.rig import kserve
+from tests.rig import kserve, kuberay
 from tests.rig.cluster import Cluster
 from tests.rig.installation import NAMESPACE, Installation
 from tests.rig.node.layout import Node
@@ -83,6 +83,7 @@ def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: S
     what would carry a third one is made, and given up.
     """
     kserve.install(cluster.kubectl, os.environ)
+    kuberay.install(cluster.kubectl, os.environ)
     digits = Digits(cluster, namespace, buckets, tmp_path, {"resources": {"requests": {"cpu": "20m"}}})
     digits.apply("first")
     arms = [{"name": "all", "model": "digits", "weight": 100}]
@@ -105,12 +106,17 @@ def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: S
     cluster.until("its build is refused", lambda: cluster.kubectl(*refused) == "Refused")
     cluster.apply({**other, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
     cluster.until("they are given up", lambda: not cluster.kubectl(*policy))
+    ray = {"apiVersion": "penstock.dev/v1alpha1", "kind": "ServingRuntime", "metadata": {"name": "of-ray"}}
+    ray = {**ray, "spec": {"image": "none", "formats": ["onnx"], "deployAs": "RayService"}}
+    cluster.kubectl("apply", "--filename=-", stdin=json.dumps(ray))
     carried = {**other, "metadata": {"name": "carried"}}
-    cluster.apply({**carried, "spec": {"source": missing, "runtime": "kserve"}}, namespace=namespace)
-    services = ("-n", namespace, "get", "inferenceservices", "-o", "name")
-    cluster.until("an InferenceService is made", lambda: bool(cluster.kubectl(*services)))
-    cluster.apply({**carried, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
-    cluster.until("it is given up", lambda: not cluster.kubectl(*services))
+    for runtime, kind in (("kserve", "inferenceservices"), ("of-ray", "rayservices")):
+        cluster.apply({**carried, "spec": {"source": missing, "runtime": runtime}}, namespace=namespace)
+        listed = ("-n", namespace, "get", kind, "-o", "name")
+        cluster.until(f"one of {kind} is made", lambda listed=listed: bool(cluster.kubectl(*listed)))  # type: ignore[misc]
+        cluster.apply({**carried, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
+        cluster.until("it is given up", lambda listed=listed: not cluster.kubectl(*listed))  # type: ignore[misc]
+    cluster.kubectl("delete", "servingruntime", "of-ray")
     models = ("model/digits", "model/other", "model/carried")
     cluster.kubectl("-n", namespace, "delete", *models, "endpoint/reader")
 

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -55,6 +56,8 @@ KUBECONFORM = Target("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconfor
 """Holds manifests against JSON schemas (Apache-2.0)."""
 KSERVE = Target("manager", "github.com/kserve/kserve/cmd/manager", "kserve", 4)
 """KServe's controller (Apache-2.0)."""
+KUBERAY = Target("ray-operator", "github.com/ray-project/kuberay/ray-operator", "kuberay", 3)
+"""KubeRay's operator (Apache-2.0)."""
 NODE = (
     Target("kubelet", "k8s.io/kubernetes/cmd/kubelet", "kubernetes", 0.6),
     Target("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", "kubernetes", 0.2),
@@ -64,7 +67,7 @@ NODE = (
 """What a node runs beside a control plane."""
 TIERS = {
     "storage": (S3_GATEWAY, REGISTRY),
-    "apiserver": (*TARGETS, HELM, KUBECONFORM, KSERVE),
+    "apiserver": (*TARGETS, HELM, KUBECONFORM, KSERVE, KUBERAY),
     "cluster": (*TARGETS, *NODE, S3_GATEWAY, HELM, REGISTRY, KUBECONFORM),
 }
 """What each test tier needs."""
@@ -119,6 +122,16 @@ def built(target: Target, environ: Mapping[str, str], say: Callable[[str], None]
             _build(go, target, module, binary, build_environ)
             say(f"built {binary}")
     return binary
+
+
+def sources(module: str, package: str, environ: Mapping[str, str]) -> Path:
+    """The folder of a module's sources, fetched with the checksum that go.sum has for them. Raises ``NoBinaries``."""
+    command = ["go", "mod", "download", "-json", package]
+    quiet = {**environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    done = subprocess.run(command, cwd=MODULES / module, env=quiet, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise NoBinaries(f"{module}: `{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
+    return Path(json.loads(done.stdout)["Dir"])
 
 
 def _flags(module: str) -> list[str]:

@@ -32,12 +32,7 @@ _SETTINGS = {
 
 def module(environ: Mapping[str, str]) -> pathlib.Path:
     """The folder of KServe's source, fetched with the checksum that go.sum has for it."""
-    command = ["go", "mod", "download", "-json", "github.com/kserve/kserve"]
-    quiet = {**environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
-    done = subprocess.run(command, cwd=binaries.MODULES / "kserve", env=quiet, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise binaries.NoBinaries(f"kserve: `{' '.join(command)}` failed:\n{done.stdout}{done.stderr}")
-    return pathlib.Path(json.loads(done.stdout)["Dir"])
+    return binaries.sources("kserve", "github.com/kserve/kserve", environ)
 
 
 def install(kubectl: Callable[..., str], environ: Mapping[str, str]) -> None:

@@ -159,6 +159,10 @@ class KubernetesActuator:
         stamped = drift.stamped(wanted)
         if live is None or drift.differs(stamped, live):
             await self.connection.apply(cache.resource, stamped)
+        carrier = CARRIERS.get(cache.resource.kind)
+        if live is not None and carrier is not None:
+            for resource, change in carrier.adjust(live, wanted):
+                await self.connection.apply(resource, change)
 
     def _existing(self, key: Key) -> Iterator[tuple[Resource, Object]]:
         label = routes.MODEL_LABEL if key.kind == "Model" else routes.ENDPOINT_LABEL

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from operators.actuators.kubernetes import build_jobs, makers
+from operators.actuators.kubernetes.carriers import CARRIERS
 from operators.actuators.kubernetes.resources import NETWORK_POLICIES
 from operators.api import routes
 from operators.api.plan import Build, Key, Workload
@@ -21,7 +22,10 @@ from operators.runtime.resource import Object
 def network_policy(
     key: Key, workloads: Sequence[Workload], router_namespace: str, namespaces: Sequence[str], owner: Object
 ) -> Object:
-    """The NetworkPolicy of the Model ``key``: in from the router and from ``namespaces``, by the workloads' ports."""
+    """The NetworkPolicy of the Model ``key``: in from the router and from ``namespaces``, by the workloads' ports.
+
+    What carries a workload may need more for its own pods.
+    """
     ports = sorted({port for w in workloads for port in (w.runtime.ports.http, w.runtime.ports.grpc)})
     sources = [makers.pods_of(router_namespace, routes.ROUTER_LABELS), *map(makers.pods_of, namespaces)]
     labels = routes.MANAGED_BY | {routes.MODEL_LABEL: key.name}
@@ -32,7 +36,10 @@ def network_policy(
         "spec": {
             "podSelector": {"matchLabels": labels},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": sources, "ports": [{"protocol": "TCP", "port": port} for port in ports]}],
+            "ingress": [
+                {"from": sources, "ports": [{"protocol": "TCP", "port": port} for port in ports]},
+                *(rule for each in workloads for rule in CARRIERS[each.runtime.deploy_as].reached(each)),
+            ],
         },
     }
 

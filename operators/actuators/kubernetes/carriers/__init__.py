@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from operators.actuators.kubernetes.carriers import deployment, inference_service
+from operators.actuators.kubernetes.carriers import deployment, inference_service, ray_service
 from operators.actuators.kubernetes.carriers.base import Carrier
 
 CARRIERS: Mapping[str, Carrier] = {
-    carrier.resource.kind: carrier for carrier in (deployment.CARRIER, inference_service.CARRIER)
+    carrier.resource.kind: carrier for carrier in (deployment.CARRIER, inference_service.CARRIER, ray_service.CARRIER)
 }

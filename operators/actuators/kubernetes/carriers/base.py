@@ -32,6 +32,10 @@ class Carrier:
     observe: Observe
     selects: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Labels by which the workload's Service selects its pods, beside the workload's own."""
+    reached: Callable[[Workload], Sequence[Object]] = lambda workload: ()
+    """Rules of a NetworkPolicy for what its pods need of each other, and of their controller."""
+    adjust: Callable[[Object, Object], Sequence[tuple[Resource, Object]]] = lambda live, wanted: ()
+    """What to apply to objects that others made of it, from how it is and how it is wanted: what they do not follow."""
     install: str = ""
     """What to install where the cluster does not know the kind; empty: every cluster knows it."""
 
