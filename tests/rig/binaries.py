@@ -68,7 +68,7 @@ NODE = (
 TIERS = {
     "storage": (S3_GATEWAY, REGISTRY),
     "apiserver": (*TARGETS, HELM, KUBECONFORM, KSERVE, KUBERAY),
-    "cluster": (*TARGETS, *NODE, S3_GATEWAY, HELM, REGISTRY, KUBECONFORM),
+    "cluster": (*TARGETS, *NODE, S3_GATEWAY, HELM, REGISTRY, KUBECONFORM, KSERVE),
 }
 """What each test tier needs."""
 
