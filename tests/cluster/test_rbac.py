@@ -114,11 +114,33 @@ def journey(cluster: Cluster, namespace: str, penstock: Installation, buckets: S
         cluster.apply({**carried, "spec": {"source": missing, "runtime": runtime}}, namespace=namespace)
         listed = ("-n", namespace, "get", kind, "-o", "name")
         cluster.until(f"one of {kind} is made", lambda listed=listed: bool(cluster.kubectl(*listed)))  # type: ignore[misc]
+        if kind == "rayservices":
+            _scaled(cluster, namespace)
         cluster.apply({**carried, "spec": {"source": {"uri": "s3://models/none"}}}, namespace=namespace)
         cluster.until("it is given up", lambda listed=listed: not cluster.kubectl(*listed))  # type: ignore[misc]
     cluster.kubectl("delete", "servingruntime", "of-ray")
     models = ("model/digits", "model/other", "model/carried")
     cluster.kubectl("-n", namespace, "delete", *models, "endpoint/reader")
+
+
+def _scaled(cluster: Cluster, namespace: str) -> None:
+    """Stand in for KubeRay, which is not there: its RayCluster has more workers than are wanted, and is told so."""
+    (service,) = json.loads(cluster.kubectl("-n", namespace, "get", "rayservices", "-o", "json"))["items"]
+    spec = service["spec"]["rayClusterConfig"]
+    (group,) = spec["workerGroupSpecs"]
+    made = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "made"},
+        "spec": {**spec, "workerGroupSpecs": [{**group, "replicas": 5}]},
+    }
+    cluster.apply(made, namespace=namespace)
+    says = {"rayClusterName": "made", "rayClusterStatus": {"desiredWorkerReplicas": 5}}
+    patch = json.dumps({"status": {"activeServiceStatus": says}})
+    name = service["metadata"]["name"]
+    cluster.kubectl("-n", namespace, "patch", "rayservice", name, "--subresource=status", "--type=merge", "-p", patch)
+    replicas = ("get", "raycluster", "made", "-o", "jsonpath={.spec.workerGroupSpecs[0].replicas}")
+    cluster.until("its workers are wanted", lambda: cluster.kubectl("-n", namespace, *replicas) == "1")
 
 
 @pytest.mark.usefixtures("journey")
