@@ -91,7 +91,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     conformance.add_argument("--metrics", metavar="URL", help="its metrics (default: /metrics where REST is)")
     conformance.add_argument("--input", type=Path, metavar="FILE",
                              help=".npz with some rows for each input (default: numbers drawn by chance)")  # fmt: skip
-    conformance.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS",
+    conformance.add_argument("--timeout", type=_some_seconds, default=30.0, metavar="SECONDS",
                              help="for one answer (default: %(default)g)")  # fmt: skip
     conformance.add_argument("-o", "--output", choices=("table", "json"), default="table", help="(default: table)")
     conformance.set_defaults(run=_conformance, command=conformance)
@@ -244,6 +244,12 @@ def _seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < 86400:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0 up")
+    return value
+
+
+def _some_seconds(text: str) -> float:
+    if (value := _seconds(text)) == 0:
+        raise argparse.ArgumentTypeError("0 seconds are too few for an answer; give some more")
     return value
 
 

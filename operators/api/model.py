@@ -16,6 +16,7 @@ from operators.api.engine import Batching, Limits
 from operators.api.resources import Resources
 from operators.api.status import ModelStatus
 from operators.api.traffic import Traffic
+from serving.contract import ENGINE_SUFFIXES
 
 SCHEMES = ("file", "pvc", "s3", "gs", "abfs", "https", "hf", "oci", "mlflow", "dvc")
 _URI = re.compile(rf"^({'|'.join(SCHEMES)})://.+$")
@@ -25,6 +26,7 @@ _URI_MESSAGE = (
     "`penstock apply -f FILE` takes relative paths, too"
 )
 
+_ENGINE_FILES = "|".join(suffix.replace(".", "[.]") for suffix in ENGINE_SUFFIXES.values())
 _PRECISIONS = frozenset({("openvino", "bf16"), ("litert", "int8"), ("tensorrt", "fp16")})
 
 Uri = Annotated[str, Field(max_length=2048)]
@@ -399,6 +401,16 @@ class ModelSpec(Strict):
             "!has(self.runtime) || self.runtime != 'auto' || has(self.evaluation)",
             "runtime auto compares engines by what they keep of the quality: add an evaluation, or name an engine",
             lambda self: self.runtime != "auto" or self.evaluation is not None,
+        ),
+        Rule(
+            f"!has(self.runtime) || !(self.runtime in {sorted(ENGINE_SUFFIXES)}) || has(self.evaluation)"
+            f" || self.source.uri.matches('({_ENGINE_FILES})$')",
+            "what is lowered to an engine has to prove itself: add an evaluation, or a source that is such a file",
+            lambda self: (
+                self.runtime not in ENGINE_SUFFIXES
+                or self.evaluation is not None
+                or re.search(f"({_ENGINE_FILES})$", self.source.uri) is not None
+            ),
         ),
     )
     source: Location

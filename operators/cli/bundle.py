@@ -32,6 +32,8 @@ from serving.contract import Exit
 
 TARGETS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
 """Platform of wheels for each; Debian 12, Ubuntu 22.04 and Jetson Linux 36 have that glibc."""
+OURS = ("onnxruntime", *contract.ENGINE_SUFFIXES, "auto")
+"""Runtimes that are our own server."""
 _KILL_GRACE_S = 7
 _TEMPLATES = pathlib.Path(__file__).parent / "bundle_files"
 
@@ -66,6 +68,8 @@ class _Chosen:
     uri: str
     digest: str | None
     proof: dict[str, Any]
+    left_out: str = ""
+    """A better one that was not taken, and why, as a line of its own."""
 
 
 def main(asked: Asked) -> str:
@@ -75,6 +79,11 @@ def main(asked: Asked) -> str:
         NotBundled: no variant may serve there, packages for it do not exist, or the place is taken.
     """
     model = build.model_of(asked.file, asked.name)
+    if model.spec.runtime not in OURS:
+        raise NotBundled(
+            f"model {model.metadata.name}: runtime {model.spec.runtime} is not bundled; a bundle has Penstock's own "
+            f"server, so use one of {', '.join(OURS)}"
+        )
     output = asked.output or pathlib.Path(f"{model.metadata.name}-{asked.target.replace('/', '-')}.tar.gz")
     if output.exists():
         raise NotBundled(f"{output} exists; remove it, or name another with --output")
@@ -97,7 +106,7 @@ def main(asked: Asked) -> str:
             shutil.copytree(folder, output)
     size = sum(one.stat().st_size for one in (output, *output.rglob("*")) if one.is_file())
     what = f"{model.metadata.name}, variant {chosen.name}, for {asked.target}, {size / 2**20:.0f} MiB"
-    return f"{output}: {what}; its README.md says how to install it"
+    return f"{output}: {what}; its README.md says how to install it{chosen.left_out}"
 
 
 def _chosen(model: Model, asked: Asked) -> _Chosen:
@@ -122,9 +131,16 @@ def _chosen(model: Model, asked: Asked) -> _Chosen:
     if not found:
         raise NotBundled(f"model {name} has no variant that is as good on every processor; name one with --variant")
     best = found[0]
-    return _Chosen(
-        best["name"], best["uri"], best["digest"], {key: best[key] for key in ("quality", "gain") if key in best}
-    )
+    proof = {key: best[key] for key in ("quality", "gain") if key in best}
+    rival = max(served, key=lambda one: one.get("gain", 1))
+    left_out = ""
+    if asked.variant is None and rival is not best:
+        has = " or ".join(rival["forCpu"])
+        left_out = (
+            f"\n{rival['name']} takes {rival['gain']:.1f} times less, proven for processors with {has} alone; "
+            f"--variant {rival['name']} packs it"
+        )
+    return _Chosen(best["name"], best["uri"], best["digest"], proof, left_out)
 
 
 def _listed(model: Model) -> str:
@@ -209,6 +225,7 @@ def _written(folder: pathlib.Path, model: Model, told: dict[str, Any]) -> None:
     """The files around model and packages, from templates."""
     limits = model.spec.resources.limits
     values = {**told, "memory": limits.memory, "stop_s": contract.DRAIN_TIMEOUT_S + _KILL_GRACE_S}
+    values |= {"machine": TARGETS[told["target"]].partition("-")[0]}
     values |= {"refused": int(Exit.REFUSED), "http": contract.HTTP_PORT, "grpc": contract.GRPC_PORT}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True

@@ -34,7 +34,7 @@ def model(
     resolved = variants.resolve(model, seen)
     runtime = runtimes.get(model.spec.runtime)
     wanted = None
-    unusable = _unusable(model, runtime, seen)
+    unusable = _unusable(model, runtimes, seen)
     if resolved.chosen and resolved.artifact and runtime and not unusable:
         at = timestamp(now)
         wanted = revisions.target(model, resolved.chosen.name, resolved.artifact, runtime, at, resolved.otherwise)
@@ -162,11 +162,13 @@ def _status(
     )
 
 
-def _unusable(model: Model, runtime: ServingRuntimeSpec | None, seen: Observation) -> Verdict | None:
+def _unusable(model: Model, runtimes: Mapping[str, ServingRuntimeSpec], seen: Observation) -> Verdict | None:
     """Why nothing can be made of the Model's runtime; None if something can."""
+    runtime = runtimes.get(model.spec.runtime)
     what = f"model {model.metadata.name}: spec.runtime {model.spec.runtime!r}"
     if runtime is None:
-        next_step = "apply a ServingRuntime of that name, or use onnxruntime"
+        known = ", ".join(sorted(runtimes))
+        next_step = f"apply a ServingRuntime of that name, or use one of {known}"
         return False, "RuntimeNotFound", f"{what} does not exist; {next_step}"
     if why := seen.cannot_deploy_as.get(runtime.deploy_as):
         return False, "KindNotInstalled", f"{what} is deployed as {runtime.deploy_as}: {why}"

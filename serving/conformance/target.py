@@ -21,6 +21,7 @@ from serving.tensors import BINARY_ONLY, DTYPES, Array, Signature, Tensor, Tenso
 
 LENGTH_HEADER = "inference-header-content-length"
 _URL = re.compile(r"^(?P<server>https?://[^/]+(/.*)?)/v2/models/(?P<model>[^/]+)/?$")
+_CONNECT_S = 5.0
 _OPEN = 2
 """Size of a free dimension other than the first."""
 
@@ -59,6 +60,7 @@ class Target:
         self.http = httpx.Client(timeout=place.timeout_s, headers={"accept-encoding": "identity"})
         self.channel = None if place.grpc is None else grpcio.insecure_channel(place.grpc)
         try:
+            self._reach_grpc(place.grpc)
             self.metadata = self._described(place.url)
             self.signature = Signature(_specs(self.metadata["inputs"]), _specs(self.metadata["outputs"]))
             self._given = None if place.inputs is None else _read(place.inputs, self.signature)
@@ -71,6 +73,16 @@ class Target:
         self.http.close()
         if self.channel is not None:
             self.channel.close()
+
+    def _reach_grpc(self, address: str | None) -> None:
+        if self.channel is None:
+            return
+        try:
+            grpcio.channel_ready_future(self.channel).result(min(self.timeout_s, _CONNECT_S))
+        except grpcio.FutureTimeoutError as error:
+            raise Unreachable(
+                f"nobody speaks gRPC at {address}; give --grpc HOST:PORT as the server says it, or leave it out"
+            ) from error
 
     def _described(self, url: str) -> Mapping[str, Any]:
         try:

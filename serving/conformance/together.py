@@ -52,6 +52,9 @@ def one_fails(target: Target) -> None:
 def shared_calls(target: Target) -> None:
     if not target.takes_rows:
         not_asked("the model's first dimension is fixed")
+    said = target.http.get(target.path("/config"))
+    if said.status_code == 200 and int(said.json().get("max_batch_size", 0)) <= 1:
+        not_asked("its configuration says that requests share no calls (max_batch_size)")
     before = _counts(target)
     sample = target.sample()
     with concurrent.futures.ThreadPoolExecutor(_CLIENTS) as clients:

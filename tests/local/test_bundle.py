@@ -149,3 +149,26 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path) -> None:
     done = bundle(PLAIN, "linux/arm64", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}/out exists; remove it, or name another with --output\n"
+
+
+def test_another_machine_or_python_is_told_and_no_module_is_missed(made: dict[str, Path], tmp_path: Path) -> None:
+    def said(target: str, python: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "PYTHON": python}
+        done = subprocess.run(["./run"], cwd=made[target], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        return done.stderr
+
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    assert "this bundle is for linux/arm64, and this machine is x86_64" in said("linux/arm64", sys.executable)
+    assert f"{other} is no Python 3.11; install it" in said("linux/amd64", str(other))
+
+
+def test_what_runs_by_a_server_of_others_is_not_bundled(tmp_path: Path) -> None:
+    document = yaml.safe_load(PLAIN.read_text())
+    document["spec"] |= {"runtime": "triton", "source": {"uri": str(expected.DIGITS)}}
+    file = tmp_path / "model.yaml"
+    file.write_text(yaml.safe_dump(document))
+    done = bundle(file, "linux/amd64", tmp_path / "out")
+    assert (done.returncode, "runtime triton is not bundled" in done.stderr) == (1, True)

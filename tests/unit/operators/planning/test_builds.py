@@ -256,3 +256,5 @@ def test_a_file_of_the_engine_serves_as_it_is(engine: str, uri: str) -> None:
 def test_engines_are_compared_by_an_evaluation_alone() -> None:
     with pytest.raises(ValidationError, match="add an evaluation, or name an engine"):
         model("a", runtime="auto")
+    with pytest.raises(ValidationError, match="has to prove itself: add an evaluation"):
+        model("a", runtime="litert")

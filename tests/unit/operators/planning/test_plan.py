@@ -222,7 +222,8 @@ def test_an_unknown_runtime_is_a_condition_that_names_it() -> None:
     world.tick()
     assert world.condition("Accepted") == ("False", "RuntimeNotFound")
     assert world.message("Ready") == (
-        "model digits: spec.runtime 'tritn' does not exist; apply a ServingRuntime of that name, or use onnxruntime"
+        "model digits: spec.runtime 'tritn' does not exist; apply a ServingRuntime of that name, or "
+        "use one of auto, kserve, litert, onnxruntime, openvino"
     )
 
 

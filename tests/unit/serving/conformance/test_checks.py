@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -159,6 +160,8 @@ def test_a_url_that_names_no_model_is_refused(url: str) -> None:
 def test_who_does_not_answer_and_who_answers_something_else_are_told_apart() -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         Target(Place("http://127.0.0.1:1/v2/models/m"))
+    with running(Deaf) as place, pytest.raises(Unreachable, match=r"nobody speaks gRPC at 127\.0\.0\.1:1;"):
+        Target(dataclasses.replace(place, grpc="127.0.0.1:1", timeout_s=0.5))
     with running(Deaf) as place, pytest.raises(Unreachable, match="answered 500 and no metadata of a model"):
         Target(Place(f"{place.url}-other"))
 
