@@ -35,8 +35,6 @@ _PREFIX = "penstock-ray-"
 _STORE_BYTES = 256 * 2**20
 _KEPT = ("PATH", "HOME", "LANG", "TZ")
 """Of the environment; the rest is nothing for strangers' models."""
-_MARK = "PENSTOCK_RAY"
-"""In the environment of all processes of a Ray: which one it is."""
 _LOOPBACK = "127.0.0.1"
 _IDLE_S = 620
 """Longer than the idle timeout of any proxy in front, as in ``http.plane``."""
@@ -75,7 +73,7 @@ def serve(listen: Listen, served: Served) -> Exit:
     _try(served)
     listen = _free(listen)
     with _scratch() as folder:
-        told = environment(listen.host, os.environ) | {_MARK: folder.name}
+        told = environment(listen.host, os.environ)
         os.environ.clear()
         os.environ.update(told)
         return _run(listen, served, folder)
@@ -136,11 +134,16 @@ def _scratch() -> Iterator[Path]:
 
 
 def _clear(folder: Path) -> None:
-    """Removes a folder, and processes of its Ray: an agent that is busy when its Ray ends stays, and keeps its port."""
+    """Removes a folder, and processes of its Ray: an agent that is busy when its Ray ends stays, and keeps its port.
+
+    They are known by their logs, which are open in the folder: their titles are written over command line and
+    environment.
+    """
     for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
         with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-            told = (process / "environ").read_bytes().split(b"\0")
-            if f"{_MARK}={folder.name}".encode() in told and int(process.name) != os.getpid():
+            if any(os.readlink(file).startswith(f"{folder}/") for file in (process / "fd").iterdir()):
                 os.kill(int(process.name), signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 

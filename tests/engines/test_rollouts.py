@@ -52,15 +52,17 @@ async def test_the_digits_go_from_engine_to_engine_and_no_request_fails(local: L
     first, *others = started.ENGINES
     await asyncio.to_thread(local.up, str(files[first]))
     revisions = [await asyncio.to_thread(local.serving, "digits")]
-    ended = asyncio.Event()
+    ended, marks = asyncio.Event(), list[tuple[str, int]]()
     load = Load(f"127.0.0.1:{local.port}", f"127.0.0.1:{local.grpc_port}", rate=50, tolerance=1e-4)
     running = asyncio.create_task(load.run(ended.is_set))
     with contextlib.ExitStack() as stack:
         stack.callback(ended.set)
         for engine in others:
+            marks.append((f"{engine} is asked for", load.sent))
             await asyncio.to_thread(local, "apply", "-f", str(files[engine]))
             revisions.append(await asyncio.to_thread(local.serving, "digits"))
             sent = load.sent
+            marks.append((f"{engine} serves", sent))
 
             async def more(sent: int = sent) -> bool:
                 return load.sent > sent + 25
@@ -69,7 +71,7 @@ async def test_the_digits_go_from_engine_to_engine_and_no_request_fails(local: L
     await running
 
     assert len(set(revisions)) == len(started.ENGINES)
-    assert load.failures == []
+    assert load.failures == [], marks
     assert load.answers["first"] == load.sent
     states = {one["name"]: one["state"] for one in local.model("digits")["status"]["revisions"]}
     assert states[revisions[-1]] == "Serving"

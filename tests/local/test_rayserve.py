@@ -163,6 +163,19 @@ def got(port: int, method: str, path: str, token: str | None = None) -> int | No
         return None
 
 
+def heard(agent: psutil.Process, path: str) -> list[int]:
+    """Ports on which an agent speaks HTTP, once there is one: it may begin after its Ray serves."""
+    found: list[int] = []
+
+    def speaks() -> bool:
+        listening = (one.laddr.port for one in agent.connections("tcp") if one.status == psutil.CONN_LISTEN)
+        found[:] = [port for port in listening if got(port, "POST", path) is not None]
+        return bool(found)
+
+    model_server.until(speaks, f"{agent.name()} speaks HTTP")
+    return found
+
+
 def test_ray_runs_nothing_for_whoever_has_not_its_token_and_only_replicas_listen_beyond_this_machine(
     server: ModelServer,
 ) -> None:
@@ -191,8 +204,7 @@ def test_ray_runs_nothing_for_whoever_has_not_its_token_and_only_replicas_listen
         ("ray::DashboardAgent", "/api/job_agent/jobs/"),
         ("ray::RuntimeEnvAgent", "/get_or_create_runtime_env"),
     ):
-        heard = (one.laddr.port for one in part(launcher, name).connections("tcp") if one.status == psutil.CONN_LISTEN)
-        (port,) = (port for port in heard if got(port, "POST", path) is not None)
+        (port,) = heard(part(launcher, name), path)
         assert got(port, "POST", path) == 401, name
         assert got(port, "POST", path, "0" * 64) == 403, name
         assert got(port, "GET", "/nothing", token) == 404, name
