@@ -28,7 +28,8 @@ def _point(status: RolloutStatus, at: str) -> Point:
 def _grown(points: Sequence[Point], new: Point) -> tuple[Point, ...]:
     if points and points[-1].model_copy(update={"at": new.at}) == new:
         return tuple(points)
-    kept = [point for point in points if point.at != new.at]
+    # Times are in seconds, and what has begun may be at its first step within one.
+    kept = [point for point in points if (point.at, point.asked) != (new.at, new.asked)]
     if len(kept) >= MOST_POINTS:
         kept = [*kept[:-1:2], kept[-1]]
     return (*kept, new)

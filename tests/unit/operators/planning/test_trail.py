@@ -36,6 +36,12 @@ def test_what_changes_nothing_that_is_drawn_adds_no_point_and_one_time_has_one()
     assert again.trail == (Point(at=at(1), asked=500, observed=500),)
 
 
+def test_a_share_that_was_asked_stays_though_the_next_one_was_within_the_same_second() -> None:
+    began = trail.followed(BEFORE, BEFORE.model_copy(update={"message": "begins"}), at(1))
+    stepped = trail.followed(began, began.model_copy(update={"weight": 1000}), at(1))
+    assert [point.asked for point in stepped.trail] == [0, 1000]
+
+
 def test_a_long_rollout_keeps_its_first_and_last_points_and_never_more_than_64() -> None:
     status = BEFORE
     for number in range(1, 1001):
